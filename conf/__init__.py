@@ -1,0 +1,1 @@
+"""The configuration: YAML groups, their schemas, and how they become plain arguments."""

@@ -1,0 +1,179 @@
+"""Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.schema import register_schemas
+from nas.errors import UserError
+from nas.training.checkpoint import last_checkpoint
+from nas.training.run import Interrupted
+
+CONF_DIR = Path(__file__).parent.resolve()
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the command line says besides the settings.
+
+    Attributes:
+        run_dir: Folder of this run.
+        program: Name of the entry point, such as `search`.
+        overrides: The overrides as they were given.
+        settings: All settings as plain nested dicts.
+        must_resume: `resume=true` was given for this one run, so there must be a checkpoint.
+    """
+
+    run_dir: Path
+    program: str
+    overrides: tuple[str, ...]
+    settings: dict[str, Any]
+    must_resume: bool
+
+    def continues(self) -> bool:
+        """Whether this run goes on from a checkpoint.
+
+        Raises:
+            UserError: it must, and there is none.
+        """
+        checkpoint = last_checkpoint(self.run_dir)
+        if self.must_resume and not checkpoint.exists():
+            raise UserError(f"resume=true, but there is no checkpoint {checkpoint}")
+        return checkpoint.exists()
+
+
+def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], float]) -> None:
+    """Composes the configuration of `program`, checks it against `schema` and calls `run`.
+
+    Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
+    """
+    register_schemas()
+    OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
+    sys.argv = [sys.argv[0], *map(quote_genotype, sys.argv[1:])]
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
+
+    def task(config: DictConfig) -> float:
+        try:
+            return run(*_arguments(program, schema, config))
+        except UserError as error:
+            if wants_traceback:
+                raise
+            _fail(str(error))
+        except Interrupted as stopped:
+            folder = HydraConfig.get().runtime.output_dir
+            print(f"{stopped}; continue with: {program} run_dir={folder}", file=sys.stderr)
+            raise SystemExit(stopped.exit_code) from None
+        raise AssertionError  # not reached
+
+    start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
+    try:
+        start()
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        _fail(_describe(error, program))
+
+
+def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
+    """The settings as an instance of `schema`, and the launch.
+
+    Raises:
+        UserError: a value is out of range or missing.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
+    try:
+        typed = OmegaConf.to_object(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    assert isinstance(typed, schema)
+    context = HydraConfig.get()
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    launch_ = Launch(
+        run_dir=Path(context.runtime.output_dir),
+        program=program,
+        overrides=tuple(context.overrides.task),
+        settings={str(key): value for key, value in settings.items()},
+        must_resume=bool(config.resume) and context.mode == RunMode.RUN,
+    )
+    return typed, launch_
+
+
+def quote_genotype(argument: str) -> str:
+    """Quotes the text forms of a genotype, whose characters mean something to Hydra's grammar."""
+    key, _, value = argument.partition("=")
+    if key == "genotype" and value.startswith(("|", "Genotype(")):
+        escaped = value.replace("'", "\\'")
+        return f"genotype='{escaped}'"
+    return argument
+
+
+def _newest_or_new(parent: str, name: str, resume: bool) -> str:
+    """The newest run with a checkpoint under `parent` if `resume`, else `parent/name`."""
+    runs = [r for r in Path(parent).glob("*") if last_checkpoint(r).exists()] if resume else []
+    newest = max(runs, key=lambda run: last_checkpoint(run).stat().st_mtime, default=None)
+    return str(newest or Path(parent) / name)
+
+
+def _describe(error: Exception, program: str) -> str:
+    """One line for an error of Hydra's: what, where, what is allowed, the nearest match."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        if options:
+            listed = ", ".join(sorted(options))
+            return f"unknown {group} '{option}': allowed are {listed}{_hint(option, options)}"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = getattr(cause, "full_key", None)
+    reason = str(cause).splitlines()[0]
+    if key and "not in" in reason:
+        keys = _known_keys(program)
+        return (
+            f"unknown setting '{key}'{_hint(key, keys)} (python {program}.py --cfg job lists all)"
+        )
+    where = f"{key}: " if key and key not in reason else ""
+    return f"{where}{reason}"
+
+
+def _known_keys(program: str) -> list[str]:
+    """All dotted keys of the default configuration, groups included."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose(program), resolve=False)
+    return list(_dotted(config, ""))
+
+
+def _dotted(node: object, prefix: str) -> Iterable[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(1)

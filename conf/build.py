@@ -1,0 +1,95 @@
+"""From settings to the plain arguments of plain classes."""
+
+from dataclasses import asdict
+from typing import Any
+
+from conf.schema import NetworkConfig, RetrainConfig, SearchConfig
+from nas.bilevel import Alternating, Learner, SingleLevel, first_order_gradient
+from nas.data import DataInfo
+from nas.errors import UserError
+from nas.ops import OPERATIONS, Norm
+from nas.optimizers import Updater
+from nas.samplers import SampleSource
+from nas.spaces import SPACES, SearchSpace
+from nas.training.retrain import Recipe
+from nas.training.run import autocast_for
+from nas.training.search import SearchSchedule
+from nas.unrolled import SecondOrder
+
+
+def build_space(config: Any, info: DataInfo) -> SearchSpace:
+    """The search space of `config` (a schema of the group `space`) for the images of `info`.
+
+    Raises:
+        UserError: an unknown operation, or one that is listed twice.
+    """
+    sizes = asdict(config)
+    operations = tuple(sizes.pop("operations"))
+    for name in operations:
+        OPERATIONS.get(name, "space.operations")
+    if len(set(operations)) != len(operations) or not operations:
+        raise UserError(f"space.operations must be different names, got {list(operations)}")
+    norm = Norm(sizes.pop("affine"), sizes.pop("track_running_stats"))
+    space: SearchSpace = SPACES.get(sizes.pop("name"), "space.name")(
+        in_channels=info.in_channels,
+        num_classes=info.num_classes,
+        operations=operations,
+        norm=norm,
+        **sizes,
+    )
+    if set(operations) <= space.never_derived:
+        raise UserError(f"space.operations: nothing can be derived from {list(operations)} alone")
+    return space
+
+
+def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | SingleLevel:
+    """The bilevel optimiser with its two updaters."""
+    supernet = source.supernet
+    learner = Learner(
+        supernet=supernet,
+        draw=source,
+        weights=Updater(supernet.model.parameters(), config.weights),
+        logits=Updater([supernet.logits], config.logits),
+        autocast=autocast_for(config.precision, supernet.device),
+    )
+    bilevel = config.bilevel
+    if bilevel.name == "single_level":
+        return SingleLevel(learner)
+    second_order = bilevel.name == "second_order"
+    return Alternating(
+        learner,
+        SecondOrder(bilevel.radius) if second_order else first_order_gradient,
+        order=bilevel.order,
+        weight_steps=bilevel.weight_steps,
+        logits_steps=bilevel.logits_steps,
+    )
+
+
+def schedule_of(config: SearchConfig) -> SearchSchedule:
+    """When what happens in a search."""
+    return SearchSchedule(
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        temperature_start=getattr(config.sampler, "temperature_start", 1.0),
+        temperature_end=getattr(config.sampler, "temperature_end", 1.0),
+        evaluate_every_epochs=config.evaluate_every_epochs,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+    )
+
+
+def sizes_of(config: NetworkConfig) -> dict[str, Any]:
+    """The sizes that are given; the others are left to the space."""
+    return {name: value for name, value in asdict(config).items() if value is not None}
+
+
+def recipe_of(config: RetrainConfig) -> Recipe:
+    """How the network is trained."""
+    return Recipe(
+        epochs=config.epochs,
+        auxiliary_weight=config.auxiliary_weight,
+        drop_path=config.drop_path,
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+        evaluate_every_epochs=config.evaluate_every_epochs,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+    )

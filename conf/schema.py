@@ -1,0 +1,249 @@
+"""Schemas of all settings, with their ranges. The YAML files beside give the values.
+
+A ValueError from `__post_init__` names the dotted key, the value and the remedy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from nas.bilevel import ORDERS
+from nas.data import DataSettings
+from nas.errors import unknown_name
+from nas.optimizers import OptimizerSettings
+from nas.samplers import SAMPLERS
+from nas.training.run import PRECISIONS
+
+MISSING = "???"
+
+
+@dataclass(kw_only=True, slots=True)
+class NASBench201Config:
+    """Sizes of the space `nasbench201`; see `nas.spaces.nasbench201`."""
+
+    name: str = "nasbench201"
+    channels: int = 16  # of the first stage
+    cells_per_stage: int = 5
+    nodes: int = 4
+    operations: list[str] = MISSING  # type: ignore[assignment]
+    affine: bool = False  # of batch norm in the supernet's cells
+    track_running_stats: bool = False  # of the same; off: statistics of the batch
+
+    def __post_init__(self) -> None:
+        _at_least("space", self, channels=1, cells_per_stage=1, nodes=2)
+
+
+@dataclass(kw_only=True, slots=True)
+class DARTSConfig:
+    """Sizes of the spaces `darts` and `gdas_frc`; see `nas.spaces.darts`."""
+
+    name: str = "darts"
+    channels: int = 16  # of the first cells
+    cells: int = 8  # reduction cells included
+    nodes: int = 4  # intermediate nodes of a cell
+    stem: str = "cifar"  # or imagenet
+    stem_multiplier: int = 3
+    operations: list[str] = MISSING  # type: ignore[assignment]
+    affine: bool = False  # of batch norm in the supernet's cells
+    track_running_stats: bool = False  # of the same; off: statistics of the batch
+    pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
+
+    def __post_init__(self) -> None:
+        _at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class SamplerConfig:
+    """A sampler without a temperature."""
+
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        if self.name not in SAMPLERS:
+            raise ValueError(unknown_name("sampler", self.name, SAMPLERS, "sampler.name"))
+
+
+@dataclass(kw_only=True, slots=True)
+class TemperatureSamplerConfig(SamplerConfig):
+    """A sampler with a temperature, on a straight line from the first epoch to the last."""
+
+    temperature_start: float = 10.0
+    temperature_end: float = 0.1
+
+    def __post_init__(self) -> None:
+        SamplerConfig.__post_init__(self)
+        for name in ("temperature_start", "temperature_end"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"sampler.{name} is {getattr(self, name)}: must be positive")
+
+
+@dataclass(kw_only=True, slots=True)
+class SingleLevelConfig:
+    """Weights and logits from the same batches."""
+
+    name: str = "single_level"
+
+
+@dataclass(kw_only=True, slots=True)
+class FirstOrderConfig:
+    """Weights and logits in turn; a round is `weight_steps` and then `logits_steps` updates."""
+
+    name: str = "first_order"
+    order: str = "weights_first"  # or logits_first
+    weight_steps: int = 1
+    logits_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(unknown_name("order", self.order, ORDERS, "bilevel.order"))
+        _at_least("bilevel", self, weight_steps=1, logits_steps=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class SecondOrderConfig(FirstOrderConfig):
+    """The same with the unrolled gradient of the logits."""
+
+    name: str = "second_order"
+    radius: float = 0.01  # the finite difference moves the weights by this much, in norm
+
+    def __post_init__(self) -> None:
+        FirstOrderConfig.__post_init__(self)
+        if not self.radius > 0:
+            raise ValueError(f"bilevel.radius is {self.radius}: must be positive")
+
+
+@dataclass(kw_only=True, slots=True)
+class ArgmaxConfig:
+    """Derive the most probable options."""
+
+    name: str = "argmax"
+
+
+@dataclass(kw_only=True, slots=True)
+class SampledConfig:
+    """Derive the best of `num_samples` genotypes drawn from the logits, on validation data."""
+
+    name: str = "sampled"
+    num_samples: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least("derive", self, num_samples=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """What searches and retrainings have in common."""
+
+    seed: int = 0
+    epochs: int = MISSING  # type: ignore[assignment]
+    batch_size: int = MISSING  # type: ignore[assignment]
+    device: str = "auto"  # auto, cpu, cuda or cuda:<number>
+    precision: str = "float32"  # or bf16 (autocast)
+    channels_last: bool = True  # memory layout of images and weights
+    deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
+    evaluate_every_epochs: int = 1
+    checkpoint_every_steps: int = 0  # besides those after each epoch; 0: none
+    run_dir: str = MISSING  # a folder with a checkpoint is continued
+    resume: bool = False  # without a run_dir: continue the newest run
+    data: DataSettings = MISSING  # type: ignore[assignment]
+    weights: OptimizerSettings = MISSING  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown_name("precision", self.precision, PRECISIONS, "precision"))
+        _at_least("", self, epochs=1, batch_size=1, evaluate_every_epochs=1, seed=0)
+        _at_least("", self, checkpoint_every_steps=0)
+        self.weights.check("weights")
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchConfig(RunConfig):
+    """Settings of `search.py`."""
+
+    warmup_epochs: int = 0  # only the weights are trained in these
+    space: Any = MISSING
+    sampler: Any = MISSING
+    bilevel: Any = MISSING
+    derive: Any = MISSING
+    logits: OptimizerSettings = MISSING  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        RunConfig.__post_init__(self)
+        _at_least("", self, batch_size=2, warmup_epochs=0)
+        self.logits.check("logits")
+        if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
+            raise ValueError(
+                f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
+                "train: use derive=sampled"
+            )
+        if self.bilevel.name == "second_order" and self.weights.name != "sgd":
+            raise ValueError(
+                f"bilevel=second_order unrolls SGD, weights.name is {self.weights.name}: "
+                "set weights.name=sgd"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class NetworkConfig:
+    """Sizes of the network that is trained; null is the default of the genotype's space."""
+
+    channels: int | None = None
+    cells: int | None = None  # darts, gdas_frc: all cells
+    cells_per_stage: int | None = None  # nasbench201
+    stem: str | None = None  # darts, gdas_frc: cifar or imagenet
+    stem_multiplier: int | None = None  # darts, gdas_frc
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):
+            if getattr(self, name) is not None:
+                _at_least("network", self, **{name: 1})
+
+
+@dataclass(kw_only=True, slots=True)
+class RetrainConfig(RunConfig):
+    """Settings of `retrain.py`."""
+
+    genotype: str = MISSING  # genotype.json, run folder, text form or published name
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    eval_batch_size: int = 256
+    auxiliary_weight: float = 0.0  # of the auxiliary head's loss; 0: no such head
+    drop_path: float = 0.0  # probability in the last epoch, growing from 0
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0  # moving average of the weights, per step; 0: none
+    compile: bool = False  # torch.compile
+
+    def __post_init__(self) -> None:
+        RunConfig.__post_init__(self)
+        _at_least("", self, batch_size=2, eval_batch_size=1, auxiliary_weight=0)
+        for name in ("drop_path", "label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: must lie in [0, 1)")
+
+
+def register_schemas() -> None:
+    """Makes the schemas known to Hydra, in the group `schema`."""
+    store = ConfigStore.instance()
+    for name, node in {
+        "search": SearchConfig,
+        "retrain": RetrainConfig,
+        "data": DataSettings,
+        "nasbench201": NASBench201Config,
+        "darts": DARTSConfig,
+        "sampler": SamplerConfig,
+        "temperature_sampler": TemperatureSamplerConfig,
+        "first_order": FirstOrderConfig,
+        "second_order": SecondOrderConfig,
+        "single_level": SingleLevelConfig,
+        "argmax": ArgmaxConfig,
+        "sampled": SampledConfig,
+    }.items():
+        store.store(group="schema", name=name, node=node)
+
+
+def _at_least(section: str, config: object, **lowest: float) -> None:
+    for name, value in lowest.items():
+        found = getattr(config, name)
+        if not found >= value:
+            key = f"{section}.{name}" if section else name
+            raise ValueError(f"{key} is {found}: must be at least {value}")

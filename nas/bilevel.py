@@ -1,0 +1,215 @@
+"""Who updates what, from which data, in which order.
+
+`min_a L_val(w*(a), a)` subject to `w*(a) = argmin_w L_train(w, a)`: network weights w are trained
+on one part of the data, architecture logits a on another. Every forward pass draws a fresh sample.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nas.finite import check_finite
+from nas.optimizers import Updater
+from nas.supernet import Sample, Supernet
+
+Batch = tuple[Tensor, Tensor]
+"""Images `[B, C, H, W]` and labels int64 `[B]`."""
+
+ORDERS = ("weights_first", "logits_first")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What one forward pass showed; tensors stay on the device so that nothing waits for it."""
+
+    loss: Tensor
+    num_correct: Tensor
+    num_images: int
+
+
+@dataclass
+class StepResult:
+    """The results and samples of one step; the norm is that of the logits' gradients, summed."""
+
+    weights: BatchResult
+    logits: list[BatchResult] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    logits_gradient_norm: float = 0.0
+
+
+@dataclass
+class Learner:
+    """The parts of a search that every bilevel optimiser works on.
+
+    Attributes:
+        supernet: The supernet.
+        draw: Draws a sample at the present temperature.
+        weights: Updates the network weights.
+        logits: Updates the architecture logits.
+        autocast: Makes the context of forward passes (bf16 autocast or nothing).
+        loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
+    """
+
+    supernet: Supernet
+    draw: Callable[[], Sample]
+    weights: Updater
+    logits: Updater
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
+
+    def weights_loss(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
+        """Runs the sampled child network, without any architecture gradient."""
+        with self.autocast():
+            outputs = self.supernet.forward(batch[0], sample)
+            loss = self.loss(outputs, batch[1])
+        return loss, _result(loss, outputs, batch[1])
+
+    def logits_loss(self, batch: Batch, sample: Sample) -> tuple[Tensor, Tensor, BatchResult]:
+        """Runs it with the handle for the gradient of the decisions."""
+        with self.autocast():
+            outputs, handle = self.supernet.forward_for_logits(batch[0], sample)
+            loss = self.loss(outputs, batch[1])
+        return loss, handle, _result(loss, outputs, batch[1])
+
+    def decision_gradient(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
+        """`dL/dweights` of the sample, `[N, K]` on the host; asks for no weight gradients."""
+        loss, handle, result = self.logits_loss(batch, sample)
+        (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
+        return self.supernet.weights_gradient(sample, gradient), result
+
+    def update_weights(self, batch: Batch) -> tuple[BatchResult, Sample]:
+        """One update of the weights that the sample uses."""
+        sample = self.draw()
+        loss, result = self.weights_loss(batch, sample)
+        if loss.device.type == "cpu":  # elsewhere reading it would wait; checked when it is shown
+            check_finite(result.loss.item(), "training loss")
+        loss.backward()
+        self.weights.step()
+        return result, sample
+
+    def update_logits(self, sample: Sample, decision_gradient: Tensor) -> float:
+        """One update of the logits, by the chain rule from the decisions back to them.
+
+        Returns:
+            The norm of their gradient, before clipping.
+
+        Raises:
+            NonFiniteLossError: the gradient is NaN or infinite; nothing was updated.
+        """
+        if not sample.weights.requires_grad:
+            return 0.0
+        sample.weights.backward(decision_gradient)
+        norm = float(
+            nn.utils.get_total_norm([p.grad for p in self.logits.parameters if p.grad is not None])
+        )
+        check_finite(norm, "gradient norm of the logits")
+        self.logits.step()
+        return norm
+
+
+LogitsGradient = Callable[[Learner, Sample, Batch, Batch], tuple[Tensor, BatchResult]]
+"""(learner, sample, validation batch, training batch) -> gradient `[N, K]` and result."""
+
+
+def first_order_gradient(
+    learner: Learner, sample: Sample, validation: Batch, train: Batch
+) -> tuple[Tensor, BatchResult]:
+    """`dL_val(w, a)/da` at the present weights: DARTS with xi = 0, and GDAS."""
+    return learner.decision_gradient(validation, sample)
+
+
+class Alternating:
+    """Updates weights and logits in turn, on disjoint halves of the training data."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        logits_gradient: LogitsGradient = first_order_gradient,
+        *,
+        order: str = "weights_first",
+        weight_steps: int = 1,
+        logits_steps: int = 1,
+    ) -> None:
+        """Args:
+        learner: What is trained.
+        logits_gradient: First or second order.
+        order: Which of the two goes first.
+        weight_steps: Weight updates in a round.
+        logits_steps: Logits updates in a round.
+        """
+        self.learner = learner
+        self._logits_gradient = logits_gradient
+        self._logits_first = order == "logits_first"
+        self._weight_steps, self._logits_steps = weight_steps, logits_steps
+
+    def step(
+        self,
+        step: int,
+        train: Batch,
+        validation: Iterator[Batch],
+        *,
+        learn_logits: bool = True,
+    ) -> StepResult:
+        """One weight update and, where the round asks for them, the logits updates.
+
+        Args:
+            step: Number of the weight update, from 0; says where in the round this is.
+            train: Batch for the weights.
+            validation: Batches for the logits; as many as needed are taken.
+            learn_logits: False while only the weights are trained (warm-up).
+        """
+        position = step % self._weight_steps
+        due = position == (0 if self._logits_first else self._weight_steps - 1)
+        rounds = self._logits_steps if learn_logits and due else 0
+        updates: list[tuple[BatchResult, Sample, float]] = []
+        if self._logits_first:
+            updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
+        weights, sample = self.learner.update_weights(train)
+        if not self._logits_first:
+            updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
+        return StepResult(
+            weights,
+            [result for result, _, _ in updates],
+            [sample, *(drawn for _, drawn, _ in updates)],
+            sum(norm for _, _, norm in updates),
+        )
+
+    def _update_logits(self, train: Batch, validation: Batch) -> tuple[BatchResult, Sample, float]:
+        sample = self.learner.draw()
+        gradient, result = self._logits_gradient(self.learner, sample, validation, train)
+        return result, sample, self.learner.update_logits(sample, gradient)
+
+
+class SingleLevel:
+    """Updates weights and logits together, from one pass over the same batch."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def step(
+        self,
+        step: int,
+        train: Batch,
+        validation: Iterator[Batch],
+        *,
+        learn_logits: bool = True,
+    ) -> StepResult:
+        """One update of both; takes nothing from `validation`."""
+        learner, sample = self.learner, self.learner.draw()
+        if not learn_logits:
+            result, sample = learner.update_weights(train)
+            return StepResult(result, [], [sample])
+        loss, handle, result = learner.logits_loss(train, sample)
+        loss.backward()
+        gradient = learner.supernet.weights_gradient(sample, handle.grad)
+        learner.weights.step()
+        norm = learner.update_logits(sample, gradient)
+        return StepResult(result, [result], [sample], norm)
+
+
+def _result(loss: Tensor, outputs: Tensor, labels: Tensor) -> BatchResult:
+    correct = (outputs.detach().argmax(1) == labels).sum()
+    return BatchResult(loss.detach(), correct, len(labels))

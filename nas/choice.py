@@ -1,0 +1,109 @@
+"""The one primitive of every search space: a module with K candidates and a name.
+
+Choices of one name share one row of logits and one decision. A choice runs the candidate that it
+is told to; who decides, and what the gradient of the decision is, is not its business.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas.ops import Zero
+
+
+class Choice(nn.Module):
+    """Runs one of its candidates, or a weighted sum of them all.
+
+    The supernet decides before the forward pass, on the host: `select` for one path, `mix` for
+    all of them. Candidates of kind `Zero` are never computed: containers leave an edge out where
+    `connects` says so, and in a mixture they add nothing.
+    """
+
+    def __init__(self, name: str, candidates: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.name = name
+        self.options = tuple(candidates)
+        self.candidates = nn.ModuleList(candidates.values())
+        self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
+        self._index = 0
+        self._gate: Tensor | None = None
+        self._weights: tuple[Tensor, ...] | None = None
+
+    def select(self, index: int, gate: Tensor | None = None) -> None:
+        """Decides for candidate `index`.
+
+        Args:
+            index: Position of the candidate.
+            gate: A scalar whose value is 1 and whose gradient will be the inner product
+                `<dL/dout, candidate(x)>`; None where no architecture gradient is wanted.
+        """
+        self._index, self._gate, self._weights = index, gate, None
+
+    def mix(self, weights: tuple[Tensor, ...]) -> None:
+        """Decides for the sum of all candidates, each times its scalar weight."""
+        self._gate, self._weights = None, weights
+
+    @property
+    def connects(self) -> bool:
+        """Whether the output can differ from zero under the present decision."""
+        return self._weights is not None or not self._is_zero[self._index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._weights is not None:
+            return self._mixture(x, self._weights)
+        out = self.candidates[self._index](x)
+        return out if self._gate is None else gated(out, self._gate)
+
+    def _mixture(self, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        terms = [
+            weight * candidate(x)
+            for weight, candidate, is_zero in zip(
+                weights, self.candidates, self._is_zero, strict=True
+            )
+            if not is_zero
+        ]
+        return torch.stack(terms).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
+
+    def extra_repr(self) -> str:
+        return f"{self.name!r}, options={self.options}"
+
+
+def connects(module: nn.Module) -> bool:
+    """Whether `module` can have an output other than zero: false for a choice that took `none`."""
+    return module.connects if isinstance(module, Choice) else not isinstance(module, Zero)
+
+
+def gated(out: Tensor, gate: Tensor) -> Tensor:
+    """Returns `out` times a gate that is known to be 1, without the multiplication.
+
+    Backward: `out` receives dL/dout as it is, the gate `<dL/dout, out>` (equation 7 of GDAS,
+    arXiv:1910.04465, for the sampled operation).
+    """
+    result: Tensor = _Gate.apply(out, gate)
+    return result
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, out: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(out)
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        wants_input, wants_gate = ctx.needs_input_grad  # type: ignore[attr-defined]
+        return grad if wants_input else None, _inner_product(grad, out) if wants_gate else None
+
+
+def _inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """`<a, b>` over all elements, a float32 scalar (float64 for float64)."""
+    if b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last):
+        # Flatten in the order in which b lies in memory: views, no copies, where a lies alike.
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    if a.dtype in (torch.float32, torch.float64) and a.dtype == b.dtype:
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return (a.float() * b.float()).sum()

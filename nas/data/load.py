@@ -1,0 +1,286 @@
+"""The loaders of a search and of a retraining.
+
+A search is given the training images alone: no test image is opened on its way.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from nas.data.folder import ImageFiles, decode_all, find_splits, image_shape
+from nas.data.memory import Augmentation, MemoryLoader, channel_statistics
+from nas.data.order import Loader, stratified_split
+from nas.data.settings import DataInfo, DataSettings
+from nas.data.sources import SOURCES, Images, load_split
+from nas.data.stream import (
+    StreamLoader,
+    evaluation_transform,
+    imagenet_training_transform,
+    training_transform,
+)
+from nas.errors import UserError, unknown_name
+
+IMAGENET = "imagenet"
+FOLDERS = ("image_folder", IMAGENET)
+IMAGENET_SIZE = 224
+_STATISTICS_IMAGES = 10_000
+
+ImagesOrFiles = TypeVar("ImagesOrFiles", Images, ImageFiles)
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """What a search sees: two disjoint parts of the training images.
+
+    Attributes:
+        train: Batches for the weights.
+        validation: Batches for the logits, augmented like those for the weights.
+        validation_eval: The images of `validation` as they are, in order.
+        info: What is known of the data.
+    """
+
+    train: Loader
+    validation: Loader
+    validation_eval: Loader
+    info: DataInfo
+
+
+@dataclass(frozen=True)
+class RetrainData:
+    """What a retraining sees: all training images, and the test images to measure by."""
+
+    train: Loader
+    test: Loader
+    info: DataInfo
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images with all that a loader of them needs; either decoded or as files."""
+
+    images: Images | ImageFiles
+    settings: DataSettings
+    info: DataInfo
+
+    def select(self, indices: torch.Tensor) -> "_Part":
+        return replace(self, images=self.images.select(indices))
+
+    @property
+    def size(self) -> int:
+        return len(self.images.labels)
+
+
+def load_search_data(
+    settings: DataSettings,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    channels_last: bool,
+) -> SearchData:
+    """Loads the training images and splits them for weights and logits.
+
+    The split is stratified and depends on `seed`; `settings.validation_fraction` is the share of
+    the logits.
+
+    Raises:
+        UserError: the data is missing, damaged, or too small for the batch.
+    """
+    part = _open(settings, train=True)
+    first, second = stratified_split(
+        part.images.labels, settings.validation_fraction, seed, "validation split"
+    )
+    train, validation = part.select(first), part.select(second)
+    for name, half in (("weights", train), ("logits", validation)):
+        if half.size < batch_size:
+            raise UserError(
+                f"batch_size is {batch_size}, but there are only {half.size} training images "
+                f"for the {name}: take a smaller batch or change data.validation_fraction"
+            )
+    maker = _LoaderMaker(seed, device, channels_last)
+    return SearchData(
+        maker.training(train, batch_size, "train"),
+        maker.training(validation, batch_size, "validation"),
+        maker.evaluation(validation, max(batch_size, 256)),
+        replace(part.info, num_train=train.size, num_validation=validation.size),
+    )
+
+
+def load_retrain_data(
+    settings: DataSettings,
+    *,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    device: torch.device,
+    channels_last: bool,
+) -> RetrainData:
+    """Loads all training images and the test images.
+
+    Raises:
+        UserError: the data is missing, damaged, or too small for the batch.
+    """
+    part = _open(settings, train=True)
+    if part.size < batch_size:
+        raise UserError(
+            f"batch_size is {batch_size}, but there are only {part.size} training images: take a "
+            "smaller batch"
+        )
+    test = _open(settings, train=False, info=part.info)
+    maker = _LoaderMaker(seed, device, channels_last)
+    return RetrainData(
+        maker.training(part, batch_size, "train"),
+        maker.evaluation(test, eval_batch_size),
+        replace(part.info, num_test=test.size),
+    )
+
+
+def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> _Part:
+    """The training images, or the test images described by the `info` of the training images."""
+    if settings.name not in FOLDERS:
+        if settings.name not in SOURCES:
+            raise unknown_name("data set", settings.name, [*SOURCES, *FOLDERS], "data.name")
+        images = load_split(settings, train)
+        images = _limited(images, settings) if train else images
+        return _Part(images, settings, info or _describe(images, settings))
+    if settings.path is None:
+        raise UserError(f"data.path: give the folder of the images for data={settings.name}")
+    splits = find_splits(Path(settings.path), settings.test_fraction)
+    files = _limited(splits[0], settings) if train else splits[1]
+    channels, size = _shape(files, settings, info)
+    if _streams(files, channels, size, settings):
+        return _Part(files, settings, info or _describe_files(files, channels, size, settings))
+    resize = settings.image_size is not None
+    pixels = decode_all(files, channels, size, resize=resize)
+    images = Images(pixels, files.labels, files.class_names)
+    return _Part(images, settings, info or _describe(images, settings))
+
+
+def _shape(files: ImageFiles, settings: DataSettings, info: DataInfo | None) -> tuple[int, int]:
+    if info is not None:
+        return info.in_channels, info.image_size
+    if settings.name == IMAGENET:
+        return 3, settings.image_size or IMAGENET_SIZE
+    return image_shape(files, settings.image_size)
+
+
+def _streams(files: ImageFiles, channels: int, size: int, settings: DataSettings) -> bool:
+    if settings.name == IMAGENET or settings.storage == "stream":
+        return True
+    mib = len(files.paths) * channels * size * size / 2**20
+    return settings.storage == "auto" and mib > settings.memory_limit_mib
+
+
+def _limited(images: ImagesOrFiles, settings: DataSettings) -> ImagesOrFiles:
+    """The first share of each class that `settings.limit` asks for."""
+    count = len(images.labels)
+    if settings.limit is None or settings.limit >= count:
+        return images
+    kept = stratified_split(images.labels, settings.limit / count, "limit")[1]
+    return images.select(kept)
+
+
+def _describe(images: Images, settings: DataSettings) -> DataInfo:
+    _, channels, height, width = images.pixels.shape
+    if height != width:
+        raise UserError(f"data.image_size: images of {width}x{height} pixels; give a size")
+    mean, std = _given_statistics(settings, channels) or channel_statistics(images.pixels)
+    return DataInfo(
+        settings.name, images.class_names, channels, height, mean, std, len(images.labels)
+    )
+
+
+def _describe_files(
+    files: ImageFiles, channels: int, size: int, settings: DataSettings
+) -> DataInfo:
+    given = _given_statistics(settings, channels)
+    if given is None:
+        # Of a large data set a part, evenly spread, tells the same.
+        stride = max(1, len(files.paths) // _STATISTICS_IMAGES)
+        some = files.select(torch.arange(0, len(files.paths), stride))
+        given = channel_statistics(decode_all(some, channels, size, resize=True))
+    count = len(files.labels)
+    return DataInfo(settings.name, files.class_names, channels, size, *given, count)
+
+
+def _given_statistics(
+    settings: DataSettings, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if settings.mean is None or settings.std is None:
+        return None
+    for key, values in (("mean", settings.mean), ("std", settings.std)):
+        if len(values) != channels:
+            raise UserError(
+                f"data.{key} has {len(values)} values, the images have {channels} channels"
+            )
+    return tuple(settings.mean), tuple(settings.std)
+
+
+@dataclass(frozen=True)
+class _LoaderMaker:
+    """Makes loaders that share seed, device and layout."""
+
+    seed: int
+    device: torch.device
+    channels_last: bool
+
+    def training(self, part: _Part, batch_size: int, stream: str) -> Loader:
+        """Shuffled and augmented batches."""
+        info, augmentation = part.info, Augmentation.of(part.settings)
+        if isinstance(part.images, Images):
+            return self._memory(part.images, info, batch_size, stream, augmentation)
+        transform = (
+            imagenet_training_transform(info.image_size, info.mean, info.std)
+            if info.name == IMAGENET
+            else training_transform(info.image_size, augmentation, info.mean, info.std)
+        )
+        return self._stream(part, transform, batch_size, stream, shuffle=True)
+
+    def evaluation(self, part: _Part, batch_size: int) -> Loader:
+        """All images as they are, in order."""
+        info = part.info
+        if isinstance(part.images, Images):
+            return self._memory(part.images, info, batch_size, "evaluation", None)
+        resize = round(info.image_size * 256 / 224) if info.name == IMAGENET else None
+        transform = evaluation_transform(info.image_size, info.mean, info.std, resize=resize)
+        return self._stream(part, transform, batch_size, "evaluation", shuffle=False)
+
+    def _memory(
+        self,
+        images: Images,
+        info: DataInfo,
+        batch_size: int,
+        stream: str,
+        augmentation: Augmentation | None,
+    ) -> Loader:
+        return MemoryLoader(
+            images.pixels.to(self.device),
+            images.labels.to(self.device),
+            info.mean,
+            info.std,
+            batch_size=batch_size,
+            seed=self.seed,
+            stream=stream,
+            augmentation=augmentation,
+            channels_last=self.channels_last,
+        )
+
+    def _stream(
+        self, part: _Part, transform: object, batch_size: int, stream: str, *, shuffle: bool
+    ) -> Loader:
+        assert isinstance(part.images, ImageFiles)
+        return StreamLoader(
+            part.images,
+            channels=part.info.in_channels,
+            size=part.info.image_size,
+            transform=transform,  # type: ignore[arg-type]
+            batch_size=batch_size,
+            device=self.device,
+            seed=self.seed,
+            stream=stream,
+            shuffle=shuffle,
+            num_workers=part.settings.num_workers,
+            channels_last=self.channels_last,
+        )

@@ -1,0 +1,111 @@
+"""Small data sets: all images on the device as uint8, batches by index."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.data.augment import cutout, normalise, random_crop, random_flip
+from nas.data.order import derived_seed, permutation
+from nas.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images.
+
+    Attributes:
+        crop_padding: See `DataSettings`, likewise the others.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    @classmethod
+    def of(cls, settings: DataSettings) -> "Augmentation":
+        """That of the settings."""
+        return cls(settings.crop_padding, settings.flip, settings.cutout)
+
+
+class MemoryLoader:
+    """Batches from images that lie on the device.
+
+    A `Loader`. With an augmentation the order is random and the last, incomplete batch is left
+    out; without, the images come in order and all of them.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        stream: str = "evaluation",
+        augmentation: Augmentation | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        """Args:
+        images: uint8 `[N, C, H, W]` on the device.
+        labels: int64 `[N]` on the device.
+        mean: By channel, of pixels scaled to [0, 1].
+        std: Likewise.
+        batch_size: Images in a batch.
+        seed: Of the run.
+        stream: Name that gives this loader an order of its own.
+        augmentation: For training; None for evaluation.
+        channels_last: Memory layout of the batches.
+        """
+        self._images, self._labels = images, labels
+        self._mean = torch.tensor(mean, device=images.device)[:, None, None]
+        self._std = torch.tensor(std, device=images.device)[:, None, None]
+        self.batch_size = batch_size
+        self._seed, self._stream = seed, stream
+        self._augmentation = augmentation
+        layouts = (torch.contiguous_format, torch.channels_last)
+        self._layout = layouts[channels_last]
+        size = len(images)
+        self.num_batches = size // batch_size if augmentation else -(-size // batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of `epoch` from step `start` on."""
+        device = self._images.device
+        generator = torch.Generator(device)
+        if self._augmentation is None:
+            order = torch.arange(len(self._images))
+        else:
+            order = permutation(len(self._images), self._seed, self._stream, epoch)
+        order = order.to(device)
+        for step in range(start, self.num_batches):
+            generator.manual_seed(derived_seed(self._seed, self._stream, epoch, step))
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self._batch(self._images[index], generator), self._labels[index]
+
+    def _batch(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        augmentation = self._augmentation
+        if augmentation is None:
+            batch = normalise(images, self._mean, self._std)
+            return batch.contiguous(memory_format=self._layout)
+        if augmentation.flip:
+            images = random_flip(images, generator)
+        images = random_crop(images, augmentation.crop_padding, generator)
+        batch = normalise(images, self._mean, self._std)
+        if augmentation.cutout:
+            batch = cutout(batch, augmentation.cutout, generator)
+        return batch.contiguous(memory_format=self._layout)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel of uint8 `[N, C, H, W]`, pixels scaled to [0, 1]."""
+    total = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for chunk in images.split(4096):  # float64 copies of a whole data set would not fit
+        pixels = chunk.double().div_(255)
+        total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
+    mean, square = total / (images.numel() / images.shape[1])
+    # A channel that is constant has no deviation to divide by.
+    std = (square - mean.square()).clamp_min(1e-12).sqrt()
+    return tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist())

@@ -1,0 +1,133 @@
+"""Where images come from: data sets that fit in memory as a whole, by name.
+
+A new data set is one function here that is registered under its name, and one YAML file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional
+
+from nas.data.order import stratified_split
+from nas.data.settings import DataSettings
+from nas.errors import UserError
+from nas.registry import Registry
+
+DEFAULT_PATH = "data"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images.
+
+    Attributes:
+        pixels: uint8 `[N, C, H, W]`, on the host.
+        labels: int64 `[N]`, on the host.
+        class_names: Names of the classes.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def select(self, indices: Tensor) -> "Images":
+        """The images at `indices`."""
+        return Images(self.pixels[indices], self.labels[indices], self.class_names)
+
+
+LoadSplit = Callable[[DataSettings, bool], Images]
+"""Loads the training images (True) or the test images (False) of a data set."""
+
+SOURCES: Registry[LoadSplit] = Registry("data set")
+
+
+def load_split(settings: DataSettings, train: bool) -> Images:
+    """Loads one split of the data set `settings.name`, resized if `image_size` says so.
+
+    Raises:
+        UserError: the data is not there, cannot be downloaded, or there is no such data set.
+    """
+    images = SOURCES.get(settings.name, "data.name")(settings, train)
+    size = settings.image_size
+    if size is None or size == images.pixels.shape[-1]:
+        return images
+    # In parts: the resizing works in float32.
+    parts = [functional.resize(part, [size, size]) for part in images.pixels.split(4096)]
+    return Images(torch.cat(parts), images.labels, images.class_names)
+
+
+@SOURCES.register("digits")
+def _digits(settings: DataSettings, train: bool) -> Images:
+    """The 1,797 scans of 8x8 pixels that come with scikit-learn; a fixed fifth is the test set."""
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    bunch = load_digits()
+    # 17 grey levels to 256.
+    pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+    labels = torch.from_numpy(bunch.target).long()
+    images = Images(pixels, labels, tuple(map(str, range(10))))
+    splits = stratified_split(labels, 0.2, "test split")
+    return images.select(splits[0] if train else splits[1])
+
+
+@SOURCES.register("cifar10")
+def _cifar10(settings: DataSettings, train: bool) -> Images:
+    return _cifar(datasets.CIFAR10, settings, train)
+
+
+@SOURCES.register("cifar100")
+def _cifar100(settings: DataSettings, train: bool) -> Images:
+    return _cifar(datasets.CIFAR100, settings, train)
+
+
+@SOURCES.register("svhn")
+def _svhn(settings: DataSettings, train: bool) -> Images:
+    """The 73,257 training and 26,032 test images; the extra images are not used."""
+    split = "train" if train else "test"
+    data = _fetch(
+        settings,
+        lambda root, download: datasets.SVHN(root, split=split, download=download),
+    )
+    pixels, labels = torch.from_numpy(data.data), torch.from_numpy(data.labels).long()
+    return Images(pixels, labels, tuple(map(str, range(10))))
+
+
+@SOURCES.register("fashion_mnist")
+def _fashion_mnist(settings: DataSettings, train: bool) -> Images:
+    data = _fetch(
+        settings,
+        lambda root, download: datasets.FashionMNIST(root, train=train, download=download),
+    )
+    return Images(data.data[:, None].contiguous(), data.targets.long(), tuple(data.classes))
+
+
+def _cifar(kind: type[datasets.CIFAR10], settings: DataSettings, train: bool) -> Images:
+    data = _fetch(settings, lambda root, download: kind(root, train=train, download=download))
+    pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(data.targets), tuple(data.classes))
+
+
+def _fetch(
+    settings: DataSettings, make: Callable[[Path, bool], datasets.VisionDataset]
+) -> datasets.VisionDataset:
+    """Opens a data set of torchvision, downloading it if it is not there and may be."""
+    root = Path(settings.path or DEFAULT_PATH)
+    try:
+        return make(root, False)
+    except (RuntimeError, OSError, EOFError, ValueError):
+        if not settings.download:
+            raise UserError(
+                f"data.path: {settings.name} is not in {root}, or damaged there; give its folder "
+                "or allow data.download=true"
+            ) from None
+    try:
+        return make(root, True)
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise UserError(
+            f"data.download: cannot fetch {settings.name} into {root} ({error}); "
+            "put the files there by hand or use data=image_folder"
+        ) from None

@@ -1,0 +1,91 @@
+"""From logits to one discrete architecture, and how sure it is.
+
+The rule that turns scores into a genotype belongs to the space (argmax per edge for NAS-Bench-201,
+the two strongest inputs of a node for DARTS). Here: which scores it is given, and the confidence.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nas.genotype import Confidence, Genotype
+from nas.gumbel import gumbel_noise
+from nas.spaces.space import SearchSpace
+
+Evaluate = Callable[[Genotype], float]
+"""Accuracy in percent of a genotype on validation data, under the supernet's weights."""
+
+
+def derive_argmax(space: SearchSpace, probabilities: Mapping[str, Tensor]) -> Genotype:
+    """The genotype of the most probable options; probabilities are `[K]` by choice name."""
+    return with_confidence(space, space.derive(probabilities), probabilities)
+
+
+def derive_sampled(
+    space: SearchSpace,
+    probabilities: Mapping[str, Tensor],
+    evaluate: Evaluate,
+    num_samples: int,
+    generator: torch.Generator,
+) -> tuple[Genotype, list[tuple[Genotype, float]]]:
+    """The best of `num_samples` genotypes drawn from the probabilities, on validation data.
+
+    Perturbing log p with Gumbel noise and applying the space's rule draws each option from its
+    probability (and a DARTS node's inputs without replacement). Repeated genotypes are evaluated
+    once; ties go to the one drawn first.
+
+    Returns:
+        The best genotype, and all distinct ones with their accuracies, best first.
+    """
+    found: dict[tuple[tuple[str, str], ...], tuple[Genotype, float]] = {}
+    for _ in range(num_samples):
+        scores = {
+            name: p.log() + gumbel_noise(tuple(p.shape), generator)
+            for name, p in probabilities.items()
+        }
+        genotype = space.derive(scores)
+        key = tuple(genotype.choices.items())
+        if key not in found:
+            found[key] = genotype, evaluate(genotype)
+    ranked = sorted(found.values(), key=lambda entry: -entry[1])
+    return with_confidence(space, ranked[0][0], probabilities), ranked
+
+
+def with_confidence(
+    space: SearchSpace, genotype: Genotype, probabilities: Mapping[str, Tensor]
+) -> Genotype:
+    """Returns `genotype` with the confidence of each of its choices."""
+    confidence = {
+        name: option_confidence(space, probabilities[name], option)
+        for name, option in genotype.choices.items()
+    }
+    return replace(genotype, confidence=confidence)
+
+
+def option_confidence(space: SearchSpace, probabilities: Tensor, option: str) -> Confidence:
+    """The confidence in `option` where the options have `probabilities` `[K]`.
+
+    The margin compares with the best other option that a derivation may take; it is negative
+    where a sampled genotype took a less probable one.
+    """
+    chosen = float(probabilities[space.operations.index(option)])
+    others = [
+        float(p)
+        for name, p in zip(space.operations, probabilities, strict=True)
+        if name != option and name not in space.never_derived
+    ]
+    return Confidence(
+        probability=chosen,
+        margin=chosen - max(others, default=0.0),
+        entropy=normalised_entropy(probabilities),
+    )
+
+
+def normalised_entropy(probabilities: Tensor) -> float:
+    """Entropy of `[K]` probabilities over log K: 0 for a certain choice, 1 for a uniform one."""
+    if len(probabilities) < 2:
+        return 0.0
+    return float(torch.special.entr(probabilities.double()).sum()) / math.log(len(probabilities))

@@ -1,0 +1,27 @@
+"""The one exception that a user's mistake raises, and the nearest match for a misspelt name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the entry points print it as one line and exit with 1.
+
+    The message says what is wrong, where (config key or file) and what is allowed.
+    """
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str], key: str | None = None) -> UserError:
+    """Builds the error for a `name` that is not in `allowed`, with the nearest match if any.
+
+    Args:
+        kind: What was looked up, in the singular ("operation", "sampler").
+        name: What the user wrote.
+        allowed: The names that exist.
+        key: The config key that holds the name, if it comes from one.
+    """
+    names = sorted(allowed)
+    where = f" ({key})" if key else ""
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return UserError(f"unknown {kind} '{name}'{where}: allowed are {', '.join(names)}{hint}")

@@ -1,0 +1,170 @@
+"""What a search shows of its architecture: probabilities, certainty, draws and drawings."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nas.genotype import Genotype
+from nas.monitor.drawing import draw_cell, draw_list, split_choices
+from nas.monitor.heatmap import draw_probabilities
+from nas.monitor.operations import operation_family
+from nas.monitor.run_log import RunLog
+
+
+def normalised_entropy(probabilities: Tensor) -> float:
+    """Returns the entropy of `probabilities`, shape [K], divided by log K: 0 decided, 1 uniform.
+
+    With one option there is nothing to decide: 0.
+    """
+    num_options = probabilities.numel()
+    if num_options == 1:
+        return 0.0
+    return float(torch.special.entr(probabilities.double()).sum()) / math.log(num_options)
+
+
+def margin(probabilities: Tensor) -> float:
+    """Returns the largest minus the second largest of `probabilities`, shape [K]; 1 if K is 1."""
+    if probabilities.numel() == 1:
+        return 1.0
+    largest, second = probabilities.double().topk(2).values.tolist()
+    return float(largest - second)
+
+
+class SearchMonitor:
+    """Writes the state of a search to the log, once an epoch.
+
+    Args:
+        log: Where to write; the layout of the CUSTOM SCALARS tab is written at once.
+        choice_options: Names of the options of each choice, in the order of the logits.
+        image_every: Epochs between two pictures. A picture takes about half a second of host time
+            and some 100 kB; `max(1, num_epochs // 50)` gives about 50 of each in a run.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        choice_options: Mapping[str, Sequence[str]],
+        *,
+        image_every: int = 1,
+    ) -> None:
+        self._log = log
+        self._choice_options = {name: tuple(options) for name, options in choice_options.items()}
+        self._image_every = image_every
+        self._last_text: str | None = None
+        log.layout(_charts(self._choice_options))
+
+    def epoch(
+        self,
+        step: int,
+        epoch: int,
+        probabilities: Mapping[str, Tensor],
+        counts: Mapping[str, Tensor],
+        genotype: Genotype,
+        genotype_text: str,
+        scalars: Mapping[str, float],
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Writes one epoch: metrics, the genotype if it changed, pictures if it is their turn.
+
+        Args:
+            step: Updates of the weights so far.
+            epoch: Number of the epoch, from 0.
+            probabilities: Softmax of the logits by choice, shape [K] each.
+            counts: How often each option was drawn in the epoch, by choice, shape [K] each; empty
+                if the sampler draws none.
+            genotype: What the deriver makes of the logits now.
+            genotype_text: Text form of it, to be shown as it is.
+            scalars: What else was measured; names are those of `nas.monitor.metrics`.
+            is_last: Draws the pictures whatever the epoch.
+
+        Raises:
+            ValueError: a tensor has another number of options than the choice, or a metric is not
+                in the table.
+        """
+        self._check_shapes(probabilities)
+        self._check_shapes(counts)
+        metrics = {
+            **scalars,
+            **self._certainty(probabilities),
+            **self._shares(counts),
+            "architecture/num_skip": float(
+                sum(operation_family(option) == "skip" for option in genotype.choices.values())
+            ),
+        }
+        self._log.scalars(step, metrics, epoch)
+        if genotype_text != self._last_text:
+            # TensorBoard keeps 10 texts: only changes, so that they tell the history. Four spaces
+            # make a code block: texts are read as Markdown.
+            block = "\n".join(f"    {line}" for line in genotype_text.splitlines())
+            self._log.text("genotype", block, step)
+            self._last_text = genotype_text
+        if is_last or epoch % self._image_every == 0:
+            self._draw(step, probabilities, genotype)
+
+    def _check_shapes(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            expected = (len(self._choice_options[name]),)
+            if tensor.shape != expected:
+                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {expected}")
+
+    def _certainty(self, probabilities: Mapping[str, Tensor]) -> dict[str, float]:
+        metrics = {}
+        for name, row in probabilities.items():
+            for option, value in zip(self._choice_options[name], row.tolist(), strict=True):
+                metrics[f"probability/{name}/{option}"] = value
+        entropies = {name: normalised_entropy(row) for name, row in probabilities.items()}
+        margins = {name: margin(row) for name, row in probabilities.items()}
+        metrics |= {f"entropy/{name}": value for name, value in entropies.items()}
+        metrics |= {f"margin/{name}": value for name, value in margins.items()}
+        if probabilities:
+            metrics["architecture/entropy"] = sum(entropies.values()) / len(entropies)
+            metrics["architecture/margin"] = sum(margins.values()) / len(margins)
+        return metrics
+
+    def _shares(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for name, row in counts.items():
+            for option, count in zip(self._choice_options[name], row.tolist(), strict=True):
+                totals[option] = totals.get(option, 0.0) + count
+        num_draws = sum(totals.values())
+        if num_draws == 0:
+            return {}
+        return {f"sampled/{option}": count / num_draws for option, count in totals.items()}
+
+    def _draw(self, step: int, probabilities: Mapping[str, Tensor], genotype: Genotype) -> None:
+        names = list(probabilities)
+        if names:
+            options = list(dict.fromkeys(o for n in names for o in self._choice_options[n]))
+            table = torch.full((len(names), len(options)), math.nan, dtype=torch.float64)
+            for row, name in enumerate(names):
+                columns = [options.index(option) for option in self._choice_options[name]]
+                table[row, columns] = probabilities[name].detach().cpu().double()
+            heat_map = draw_probabilities(names, options, table)
+            self._log.figure("architecture/probabilities", heat_map, step)
+        edges, others = split_choices(genotype)
+        for cell in edges.cells():
+            self._log.figure(f"genotype/{cell}", draw_cell(edges, cell), step)
+        if others.choices:
+            self._log.figure("genotype/choices", draw_list(others), step)
+
+
+def _charts(
+    choice_options: Mapping[str, Sequence[str]],
+) -> dict[str, dict[str, list[str]]]:
+    """Returns the layout of CUSTOM SCALARS: a chart a choice, then all entropies, then draws."""
+    return {
+        "overview": {
+            "loss": ["loss/"],
+            "accuracy, %": ["accuracy/"],
+            "entropy of each choice (1 uniform, 0 decided)": ["entropy/"],
+            "margin of each choice": ["margin/"],
+            "share of each option among the draws": ["sampled/"],
+        },
+        "probabilities of each choice": {
+            name: [f"probability/{re.escape(name)}/[^/]+$"] for name in choice_options
+        },
+    }

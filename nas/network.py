@@ -1,0 +1,107 @@
+"""From a genotype to a plain network to train: building, cost, drop-path."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.errors import UserError
+from nas.genotype import Genotype
+from nas.spaces import SPACES
+
+
+def build_network(
+    genotype: Genotype,
+    sizes: Mapping[str, Any],
+    *,
+    in_channels: int,
+    num_classes: int,
+    auxiliary: bool = False,
+) -> nn.Module:
+    """Builds the plain network of `genotype`.
+
+    Args:
+        genotype: Names its space, which builds the network.
+        sizes: Sizes of that space by name (channels, cells, ...); what is missing has the
+            space's default.
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        auxiliary: Add the auxiliary head; in training the output is then a pair.
+
+    Raises:
+        UserError: unknown space, a size that the space does not have, or an unfit genotype.
+    """
+    space_type = SPACES.get(genotype.space, "genotype.space")
+    fields = space_type.__dataclass_fields__  # type: ignore[attr-defined]
+    foreign = [name for name in sizes if name not in fields]
+    if foreign:
+        raise UserError(
+            f"network.{foreign[0]}: a network of the space {genotype.space} has no such size; "
+            f"leave it at null"
+        )
+    space = space_type(in_channels=in_channels, num_classes=num_classes, **sizes)
+    network: nn.Module = space.build_network(genotype, auxiliary=auxiliary)
+    return network
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        num_parameters: Trainable parameters, without an auxiliary head.
+        multiply_adds: Multiply-adds of convolutions and linear layers for one image; papers call
+            this figure FLOPs. Edges that cannot reach the output are not run and not counted.
+    """
+
+    num_parameters: int
+    multiply_adds: int
+
+
+def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
+    """Counts the cost of `network` in evaluation, on images of `image_size` pixels a side.
+
+    Runs a copy on PyTorch's meta device: no arithmetic is done.
+    """
+    model = copy.deepcopy(network).to("meta").eval()
+    auxiliary = sum(
+        p.numel() for name, p in model.named_parameters() if name.startswith("auxiliary.")
+    )
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(total - auxiliary, counter.get_total_flops() // 2)
+
+
+class DropPath:
+    """Drops whole paths of single images in training (FractalNet, arXiv:1605.07648; NASNet).
+
+    One object serves all edges of a network as a forward hook, so that neither cells nor saved
+    weights know of it. Each image's output of an edge is set to zero with the present probability
+    and scaled by 1 / (1 - probability) otherwise. Skip connections are never dropped.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._keep = torch.ones(())
+        self._active = False
+        for module in network.modules():
+            for path in getattr(module, "droppable_paths", list)():
+                path.register_forward_hook(self)
+
+    def set_probability(self, probability: float) -> None:
+        """Sets the probability of a drop, in [0, 1)."""
+        # A tensor, not a number: compiled code would be made again for each new number.
+        self._keep = torch.tensor(1.0 - probability)
+        self._active = probability > 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if not (self._active and module.training):
+            return out
+        self._keep = self._keep.to(out.device)
+        keeps = torch.rand(len(out), 1, 1, 1, device=out.device) < self._keep
+        return out * (keeps / self._keep).to(out.dtype)

@@ -1,0 +1,193 @@
+"""Candidate operations and their registry.
+
+An operation is built by `build_operation(name, channels, stride, affine, track_running_stats)`
+and maps `[B, C, H, W]` to `[B, C, H / stride, W / stride]`. The structures are those of
+NAS-Bench-201 (Dong & Yang, 2020, arXiv:2001.00326) and DARTS (Liu et al., 2019, arXiv:1806.09055);
+parameter counts agree with the published networks.
+
+A new operation is one decorated function here or in the user's own module.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nas.registry import Registry
+
+
+@dataclass(frozen=True)
+class Norm:
+    """How batch normalisation is set in a network.
+
+    Attributes:
+        affine: Learn a scale and a shift. Off in supernets, where they could rescale an operation
+            against its logits.
+        track_running_stats: Keep running statistics for evaluation; otherwise the statistics of
+            the batch are used there too.
+    """
+
+    affine: bool = True
+    track_running_stats: bool = True
+
+    def __call__(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(
+            channels, affine=self.affine, track_running_stats=self.track_running_stats
+        )
+
+
+OperationBuilder = Callable[[int, int, Norm], nn.Module]
+OPERATIONS: Registry[OperationBuilder] = Registry("operation")
+
+
+def build_operation(name: str, channels: int, stride: int, norm: Norm) -> nn.Module:
+    """Builds the operation called `name`, for `channels` in and out and stride 1 or 2.
+
+    Raises:
+        UserError: no operation has that name.
+    """
+    return OPERATIONS.get(name)(channels, stride, norm)
+
+
+class Zero(nn.Module):
+    """The operation `none`: no connection.
+
+    Cells leave such edges out (see `nas.spaces.cell`), so its forward pass is only met where
+    somebody calls it directly.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class ReLUConvBN(nn.Sequential):
+    """ReLU, convolution without bias, batch norm; `padding` keeps the size at stride 1."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        norm: Norm,
+    ) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                kernel_size // 2,
+                bias=False,
+            ),
+            norm(out_channels),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the resolution with two 1x1 convolutions of stride 2, the second shifted by one pixel.
+
+    Sees every pixel's diagonal neighbour too, which one 1x1 convolution of stride 2 would drop.
+    Odd sizes are padded with zeros below and to the right, so that both halves agree in size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.relu = nn.ReLU()
+        self.even = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        height, width = x.shape[-2:]
+        shifted = nn.functional.pad(x[:, :, 1:, 1:], (0, width % 2, 0, height % 2))
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+
+
+def _separable(channels: int, kernel_size: int, stride: int, dilation: int) -> list[nn.Module]:
+    """ReLU, depthwise convolution, pointwise convolution."""
+    padding = dilation * (kernel_size - 1) // 2
+    depthwise = nn.Conv2d(
+        channels,
+        channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups=channels,
+        bias=False,
+    )
+    return [nn.ReLU(), depthwise, nn.Conv2d(channels, channels, 1, bias=False)]
+
+
+def separable_conv(channels: int, kernel_size: int, stride: int, norm: Norm) -> nn.Module:
+    """Depthwise separable convolution, applied twice (DARTS, section 3.1)."""
+    return nn.Sequential(
+        *_separable(channels, kernel_size, stride, dilation=1),
+        norm(channels),
+        *_separable(channels, kernel_size, 1, dilation=1),
+        norm(channels),
+    )
+
+
+def dilated_conv(channels: int, kernel_size: int, stride: int, norm: Norm) -> nn.Module:
+    """Depthwise separable convolution with dilation 2, applied once."""
+    return nn.Sequential(*_separable(channels, kernel_size, stride, dilation=2), norm(channels))
+
+
+@OPERATIONS.register("none")
+def _none(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return Zero(stride)
+
+
+@OPERATIONS.register("skip_connect")
+def _skip_connect(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
+
+
+@OPERATIONS.register("nor_conv_1x1")
+def _nor_conv_1x1(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return ReLUConvBN(channels, channels, 1, stride, norm)
+
+
+@OPERATIONS.register("nor_conv_3x3")
+def _nor_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return ReLUConvBN(channels, channels, 3, stride, norm)
+
+
+@OPERATIONS.register("avg_pool_3x3")
+def _avg_pool_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
+@OPERATIONS.register("max_pool_3x3")
+def _max_pool_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return nn.MaxPool2d(3, stride, padding=1)
+
+
+@OPERATIONS.register("sep_conv_3x3")
+def _sep_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return separable_conv(channels, 3, stride, norm)
+
+
+@OPERATIONS.register("sep_conv_5x5")
+def _sep_conv_5x5(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return separable_conv(channels, 5, stride, norm)
+
+
+@OPERATIONS.register("dil_conv_3x3")
+def _dil_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return dilated_conv(channels, 3, stride, norm)
+
+
+@OPERATIONS.register("dil_conv_5x5")
+def _dil_conv_5x5(channels: int, stride: int, norm: Norm) -> nn.Module:
+    return dilated_conv(channels, 5, stride, norm)

@@ -1,0 +1,38 @@
+"""Turns what a user writes for `genotype=` into a genotype."""
+
+from pathlib import Path
+
+from nas.errors import UserError, unknown_name
+from nas.genotype import Genotype
+from nas.genotype_text import parse_darts, parse_nasbench201
+from nas.published import PUBLISHED
+
+
+def resolve_genotype(text: str) -> Genotype:
+    """Reads a genotype from a file, a text form or the name of a published cell.
+
+    Args:
+        text: Path of a `genotype.json` or of a run folder that holds one; a NAS-Bench-201 string;
+            a DARTS `Genotype(...)` text; or a name in `PUBLISHED`.
+
+    Raises:
+        UserError: it is none of these, or does not parse.
+    """
+    text = text.strip()
+    if text.startswith("|"):
+        return parse_nasbench201(text)
+    if text.startswith("Genotype"):
+        return parse_darts(text)
+    if text in PUBLISHED:
+        return PUBLISHED[text]
+    path = Path(text)
+    if path.is_dir():
+        path = path / "genotype.json"
+    if path.exists():
+        return Genotype.load(path)
+    if path.suffix == ".json" or len(path.parts) > 1:
+        raise UserError(f"genotype: no such file: {path}")
+    raise UserError(
+        f"genotype: {unknown_name('published cell', text, PUBLISHED)}; or give a genotype.json, "
+        "a NAS-Bench-201 string or a DARTS Genotype(...) text"
+    )

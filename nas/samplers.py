@@ -1,0 +1,102 @@
+"""How a sample is drawn from the logits and what its gradient is.
+
+A sampler is a function `(logits, temperature, generator) -> Sample` with logits `[N, K]` on the
+host. Whether one path runs or all is stated by the sample itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nas.gumbel import gumbel_noise, gumbel_softmax, one_hot_of_max, straight_through
+from nas.registry import Registry
+from nas.supernet import Sample, Supernet
+
+Draw = Callable[[Tensor, float, torch.Generator], Sample]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to draw samples.
+
+    Attributes:
+        draw: The function that draws one.
+        learns: Whether a sample has a gradient with respect to the logits.
+        uses_temperature: Whether the temperature matters.
+    """
+
+    draw: Draw
+    learns: bool = True
+    uses_temperature: bool = True
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler")
+
+
+def _gdas(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """One path by Gumbel-max, straight-through gradient (GDAS, arXiv:1910.04465, eq. 5-7)."""
+    noise = gumbel_noise(tuple(logits.shape), generator)
+    relaxed = gumbel_softmax(logits, noise, temperature)
+    # The argmax of the relaxed sample could tie at high temperature; that of log p + g does not.
+    hard = one_hot_of_max(logits.detach().log_softmax(-1) + noise)
+    indices = tuple(hard.argmax(-1).tolist())
+    return Sample(straight_through(hard, relaxed), indices)
+
+
+def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """All operations, weighted by a relaxed sample (SNAS, arXiv:1812.09926)."""
+    noise = gumbel_noise(tuple(logits.shape), generator)
+    return Sample(gumbel_softmax(logits, noise, temperature), None)
+
+
+def _softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """All operations, weighted by softmax(logits): DARTS (arXiv:1806.09055). Samples nothing."""
+    return Sample(logits.softmax(-1), None)
+
+
+def _uniform(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """One path, every option equally likely (single-path one-shot, arXiv:1904.00420)."""
+    allowed = logits.detach().isfinite().float()
+    indices = torch.multinomial(allowed, 1, generator=generator)[:, 0]
+    weights = nn.functional.one_hot(indices, logits.shape[1]).to(logits.dtype)
+    return Sample(weights, tuple(indices.tolist()))
+
+
+SAMPLERS.register("gdas")(Sampler(_gdas))
+SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax))
+SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False))
+SAMPLERS.register("uniform")(Sampler(_uniform, learns=False, uses_temperature=False))
+
+
+def linear_temperature(start: float, end: float, epoch: int, epochs: int) -> float:
+    """Temperature of `epoch` (from 0) on the straight line from `start` to `end`.
+
+    The last epoch has `end`, as in the reference code of GDAS.
+    """
+    share = epoch / max(epochs - 1, 1)
+    return start + (end - start) * share
+
+
+class SampleSource:
+    """Draws samples for a supernet at a temperature that the search sets epoch by epoch.
+
+    Attributes:
+        temperature: The present temperature.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        sampler: Sampler,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+    ) -> None:
+        self.supernet, self.sampler, self.generator = supernet, sampler, generator
+        self.temperature = temperature
+
+    def __call__(self) -> Sample:
+        """Draws one sample."""
+        logits = self.supernet.masked_logits()
+        return self.sampler.draw(logits, self.temperature, self.generator)

@@ -1,0 +1,277 @@
+"""The DARTS space (Liu et al., 2019, arXiv:1806.09055) and GDAS's variant with a fixed reduction.
+
+A cell has two inputs (the outputs of the two cells before it), `nodes` intermediate nodes that
+each read every node before them, and concatenates the intermediate nodes. A derived node keeps
+two inputs. Cells at 1/3 and 2/3 of the depth are reduction cells with an architecture of their own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nas.choice import connects
+from nas.errors import UserError
+from nas.genotype import Edge, Genotype
+from nas.ops import FactorizedReduce, Norm, ReLUConvBN
+from nas.spaces.cell import EdgeFactory, child_edges, live_edges, supernet_edges
+from nas.spaces.darts_genotype import check
+from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, stem
+from nas.spaces.space import SPACES
+
+NORMAL, REDUCE = "normal", "reduce"
+INPUTS = 2
+INPUTS_KEPT = 2
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+
+def cell_edges(cell: str, nodes: int) -> list[Edge]:
+    """All edges of `cell` with `nodes` intermediate nodes, by target and then source."""
+    targets = range(INPUTS, INPUTS + nodes)
+    return [Edge(cell, target, source) for target in targets for source in range(target)]
+
+
+class Preprocess(nn.Module):
+    """Brings the two inputs of a cell to its channels and to the same resolution."""
+
+    def __init__(
+        self,
+        before_last: int,
+        last: int,
+        channels: int,
+        after_reduction: bool,
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        self.input_0 = (
+            FactorizedReduce(before_last, channels, norm)
+            if after_reduction
+            else ReLUConvBN(before_last, channels, 1, 1, norm)
+        )
+        self.input_1 = ReLUConvBN(last, channels, 1, 1, norm)
+
+
+class Cell(nn.Module):
+    """One cell: inputs `[B, C0, H0, W0]`, `[B, C1, H, W]`, output `[B, nodes * C, H', W']`."""
+
+    def __init__(
+        self,
+        name: str,
+        nodes: int,
+        channels: int,
+        preprocess: Preprocess,
+        stride: int,
+        make_edge: EdgeFactory,
+    ) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.edges = nn.ModuleDict()
+        self._pairs: list[tuple[int, int]] = []
+        self._outputs = range(INPUTS, INPUTS + nodes)
+        self._channels, self._stride = channels, stride
+        self.out_channels = nodes * channels
+        for edge in cell_edges(name, nodes):
+            module = make_edge(edge, channels, stride if edge.source < INPUTS else 1)
+            if module is not None:
+                self.edges[f"{edge.source}_{edge.target}"] = module
+                self._pairs.append((edge.source, edge.target))
+
+    def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
+        all_edges = zip(self._pairs, self.edges.values(), strict=True)
+        edges = {pair: edge for pair, edge in all_edges if connects(edge)}
+        live = live_edges(tuple(edges), frozenset(range(INPUTS)), frozenset(self._outputs))
+        sources = {source for source, _ in live}
+        states: dict[int, Tensor] = {}
+        if 0 in sources:
+            states[0] = self.preprocess.input_0(before_last)
+        if 1 in sources:
+            states[1] = self.preprocess.input_1(last)
+        for source, target in live:
+            out = edges[source, target](states[source])
+            states[target] = states[target] + out if target in states else out
+        return torch.cat([self._node(states, node, last) for node in self._outputs], dim=1)
+
+    def droppable_paths(self) -> list[nn.Module]:
+        """The edges that drop-path may cut."""
+        return [edge for edge in self.edges.values() if not isinstance(edge, nn.Identity)]
+
+    def _node(self, states: Mapping[int, Tensor], node: int, last: Tensor) -> Tensor:
+        """The state of `node`; zeros where nothing reaches it."""
+        if node in states:
+            return states[node]
+        batch, _, height, width = last.shape
+        size = (-(-height // self._stride), -(-width // self._stride))
+        return last.new_zeros(batch, self._channels, *size)
+
+
+MakeReduction = Callable[[int, Preprocess], nn.Module]
+
+
+class Network(nn.Module):
+    """Stem, a sequence of cells, global pooling, linear classifier.
+
+    In training with an auxiliary head the output is the pair (logits, auxiliary logits), else
+    the logits alone, `[B, num_classes]`.
+    """
+
+    def __init__(
+        self,
+        space: "DARTS",
+        make_edge: EdgeFactory,
+        norm: Norm,
+        auxiliary: bool = False,
+        nodes: int | None = None,
+    ) -> None:
+        super().__init__()
+        nodes = nodes or space.nodes
+        self.stem = stem(space.stem, space.in_channels, space.channels, space.stem_multiplier)
+        before_last, last = self.stem.out_channels
+        reductions = {space.cells // 3, 2 * space.cells // 3}
+        after_reduction = self.stem.halves_last
+        channels = space.channels
+        self.cells = nn.ModuleList()
+        self.auxiliary: nn.Module | None = None
+        self._auxiliary_after = 2 * space.cells // 3
+        for index in range(space.cells):
+            reduces = index in reductions
+            channels *= 2 if reduces else 1
+            preprocess = Preprocess(before_last, last, channels, after_reduction, norm)
+            cell = (
+                space.reduction_cell(nodes, channels, preprocess, norm, make_edge)
+                if reduces
+                else Cell(NORMAL, nodes, channels, preprocess, 1, make_edge)
+            )
+            self.cells.append(cell)
+            before_last, last, after_reduction = last, cell.out_channels, reduces
+            if auxiliary and index == self._auxiliary_after:
+                self.auxiliary = AuxiliaryHead(space.stem, last, space.num_classes)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Linear(last, space.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        before_last, last = self.stem(images)
+        auxiliary_logits = None
+        for index, cell in enumerate(self.cells):
+            before_last, last = last, cell(before_last, last)
+            if index == self._auxiliary_after and self.training and self.auxiliary is not None:
+                auxiliary_logits = self.auxiliary(last)
+        logits: Tensor = self.classifier(self.pool(last))
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+@SPACES.register("darts")
+@dataclass(frozen=True, kw_only=True)
+class DARTS:
+    """The space with its sizes; the defaults are those of the search.
+
+    Attributes:
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        channels: C, the channels of the first cells.
+        cells: Number of cells, reduction cells included.
+        nodes: Intermediate nodes of a cell.
+        stem: `cifar` (keeps the resolution) or `imagenet` (divides it by 8).
+        stem_multiplier: Channels of the CIFAR stem in multiples of C.
+        operations: The candidates, in the order of the logits.
+        norm: Batch norm inside the supernet's cells.
+        pool_norm: Follow every candidate pool by a batch norm in the supernet, as the code of
+            DARTS does and that of GDAS does not.
+    """
+
+    in_channels: int
+    num_classes: int
+    channels: int = 16
+    cells: int = 8
+    nodes: int = 4
+    stem: str = "cifar"
+    stem_multiplier: int = 3
+    operations: tuple[str, ...] = OPERATIONS
+    norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
+    pool_norm: bool = False
+
+    name = "darts"
+    never_derived = frozenset({"none"})
+    searched_cells = (NORMAL, REDUCE)
+
+    def build_supernet(self) -> nn.Module:
+        """The network with one choice an edge, shared by all cells of a kind."""
+        make_edge = supernet_edges(self.operations, self.norm, pool_norm=self.pool_norm)
+        return Network(self, make_edge, self.norm)
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
+        """Per node the two inputs whose best operation other than `none` scores highest.
+
+        DARTS, section 2.4. Inputs are distinct; ties go to the earlier one.
+        """
+        allowed = [k for k, name in enumerate(self.operations) if name not in self.never_derived]
+        choices: dict[str, str] = {}
+        for cell in self.searched_cells:
+            for target in range(INPUTS, INPUTS + self.nodes):
+                edges = [Edge(cell, target, source) for source in range(target)]
+                best = {e: max(allowed, key=lambda k: float(scores[e.name][k])) for e in edges}
+                edges.sort(key=lambda e: -float(scores[e.name][best[e]]))
+                kept = sorted(edges[:INPUTS_KEPT])
+                choices |= {edge.name: self.operations[best[edge]] for edge in kept}
+        return Genotype(self.name, self.operations, choices)
+
+    def decisions(self, genotype: Genotype) -> dict[str, str]:
+        """The option of every choice of the supernet under `genotype`: dropped edges are `none`."""
+        edges = [e for cell in self.searched_cells for e in cell_edges(cell, self.nodes)]
+        return {edge.name: genotype.choices.get(edge.name, "none") for edge in edges}
+
+    def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
+        """The plain network of `genotype`; every batch norm is affine.
+
+        Raises:
+            UserError: the genotype does not fit this space.
+        """
+        nodes = check(genotype, self.searched_cells)
+        return Network(self, child_edges(genotype, Norm()), Norm(), auxiliary, nodes)
+
+    def reduction_cell(
+        self,
+        nodes: int,
+        channels: int,
+        preprocess: Preprocess,
+        norm: Norm,
+        make_edge: EdgeFactory,
+    ) -> nn.Module:
+        """The cell that halves the resolution: here searched like the normal one."""
+        return Cell(REDUCE, nodes, channels, preprocess, 2, make_edge)
+
+
+@SPACES.register("gdas_frc")
+@dataclass(frozen=True, kw_only=True)
+class GDASFixedReduction(DARTS):
+    """The DARTS space with GDAS's hand-made reduction cell (arXiv:1910.04465, figure 3)."""
+
+    name = "gdas_frc"
+    searched_cells = (NORMAL,)
+
+    def __post_init__(self) -> None:
+        if self.channels % FixedReduction.GROUPS:
+            raise UserError(
+                f"channels is {self.channels}: the grouped convolutions of gdas_frc need a "
+                f"multiple of {FixedReduction.GROUPS}"
+            )
+
+    def reduction_cell(
+        self,
+        nodes: int,
+        channels: int,
+        preprocess: Preprocess,
+        norm: Norm,
+        make_edge: EdgeFactory,
+    ) -> nn.Module:
+        """The fixed reduction cell; searches nothing."""
+        return FixedReduction(channels, preprocess, norm)

@@ -1,0 +1,177 @@
+"""The NAS-Bench-201 topology space (Dong & Yang, 2020, arXiv:2001.00326).
+
+A cell is a complete directed graph of `nodes` nodes; node 0 is the input, the last one the output,
+and each of the edges takes one of five operations. Three stages of equal cells, with a residual
+block that halves the resolution and doubles the channels between them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from nas.choice import connects
+from nas.errors import UserError
+from nas.genotype import Edge, Genotype
+from nas.ops import OPERATIONS as ALL_OPERATIONS
+from nas.ops import Norm, ReLUConvBN
+from nas.spaces.cell import EdgeFactory, child_edges, live_edges, supernet_edges
+from nas.spaces.space import SPACES, check_operations, parse_edges
+
+NAME = "nasbench201"
+CELL = "cell"
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NUM_STAGES = 3
+
+
+def cell_edges(nodes: int) -> list[Edge]:
+    """All edges of a cell, by target and then source."""
+    return [Edge(CELL, target, source) for target in range(1, nodes) for source in range(target)]
+
+
+class Cell(nn.Module):
+    """One cell, `[B, C, H, W]` in and out: a node is the sum of its incoming edges."""
+
+    def __init__(self, nodes: int, channels: int, make_edge: EdgeFactory) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict()
+        self._pairs: list[tuple[int, int]] = []
+        self._output = nodes - 1
+        for edge in cell_edges(nodes):
+            module = make_edge(edge, channels, 1)
+            if module is not None:
+                self.edges[f"{edge.source}_{edge.target}"] = module
+                self._pairs.append((edge.source, edge.target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        all_edges = zip(self._pairs, self.edges.values(), strict=True)
+        edges = {pair: edge for pair, edge in all_edges if connects(edge)}
+        states = {0: x}
+        for source, target in live_edges(tuple(edges), frozenset({0}), frozenset({self._output})):
+            out = edges[source, target](states[source])
+            states[target] = states[target] + out if target in states else out
+        # With every path cut the cell is the zero function.
+        return states[self._output] if self._output in states else x.new_zeros(x.shape)
+
+    def droppable_paths(self) -> list[nn.Module]:
+        """The edges that drop-path may cut."""
+        return [edge for edge in self.edges.values() if not isinstance(edge, nn.Identity)]
+
+
+class ResidualReduction(nn.Module):
+    """The fixed residual block between stages: half the resolution, new number of channels."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        norm = Norm()
+        self.conv_a = ReLUConvBN(in_channels, out_channels, 3, 2, norm)
+        self.conv_b = ReLUConvBN(out_channels, out_channels, 3, 1, norm)
+        # ceil_mode: odd sizes round up like the strided convolution beside it.
+        self.downsample = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.downsample(x) + self.conv_b(self.conv_a(x))
+        return out
+
+
+class Network(nn.Module):
+    """Stem, three stages of cells, batch norm and ReLU, global pooling, linear classifier."""
+
+    def __init__(self, space: "NASBench201", nodes: int, make_edge: EdgeFactory) -> None:
+        super().__init__()
+        width = space.channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(space.in_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.cells = nn.Sequential()
+        for stage in range(NUM_STAGES):
+            if stage > 0:
+                self.cells.append(ResidualReduction(width, 2 * width))
+                width *= 2
+            for _ in range(space.cells_per_stage):
+                self.cells.append(Cell(nodes, width, make_edge))
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.classifier = nn.Linear(width, space.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.head(self.cells(self.stem(images))))
+        return logits
+
+
+@SPACES.register(NAME)
+@dataclass(frozen=True, kw_only=True)
+class NASBench201:
+    """The space with its sizes; the defaults are those of the benchmark.
+
+    Attributes:
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        channels: C, the channels of the first stage.
+        cells_per_stage: N, the cells in each of the three stages.
+        nodes: Nodes of a cell, input and output included.
+        operations: The candidates, in the order of the logits.
+        norm: Batch norm inside the supernet's cells (stem, reductions and head learn theirs).
+    """
+
+    in_channels: int
+    num_classes: int
+    channels: int = 16
+    cells_per_stage: int = 5
+    nodes: int = 4
+    operations: tuple[str, ...] = OPERATIONS
+    norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
+
+    name = NAME
+    never_derived = frozenset[str]()
+
+    def build_supernet(self) -> nn.Module:
+        """The network with one choice an edge, shared by all cells."""
+        return Network(self, self.nodes, supernet_edges(self.operations, self.norm))
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
+        """The best option of every edge (argmax)."""
+        edges = cell_edges(self.nodes)
+        choices = {e.name: self.operations[int(scores[e.name].argmax())] for e in edges}
+        return Genotype(NAME, self.operations, choices)
+
+    def decisions(self, genotype: Genotype) -> dict[str, str]:
+        """The option of every choice of the supernet under `genotype`."""
+        return dict(genotype.choices)
+
+    def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
+        """The plain network of `genotype`, as in the benchmark: every batch norm is affine.
+
+        Raises:
+            UserError: the genotype does not fit, or an auxiliary head is asked for.
+        """
+        if auxiliary:
+            raise UserError(
+                "network.auxiliary_weight: the space nasbench201 has no auxiliary head; set it to 0"
+            )
+        nodes = check(genotype)
+        return Network(self, nodes, child_edges(genotype, Norm()))
+
+
+def check(genotype: Genotype) -> int:
+    """Checks that `genotype` is a complete cell of this space and returns its number of nodes.
+
+    Raises:
+        UserError: an edge is missing or foreign, or an operation is unknown.
+    """
+    check_operations(genotype, ALL_OPERATIONS)
+    edges = parse_edges(genotype)
+    nodes = max((edge.target for edge in edges), default=1) + 1
+    expected = cell_edges(nodes)
+    if edges != expected:
+        odd = sorted({e.name for e in edges}.symmetric_difference({e.name for e in expected}))
+        raise UserError(
+            f"genotype: a nasbench201 cell of {nodes} nodes has one operation on each of its "
+            f"{len(expected)} edges; missing or foreign: {', '.join(odd)}"
+        )
+    return nodes

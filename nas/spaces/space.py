@@ -1,0 +1,61 @@
+"""The interface that every search space has, and the registry of spaces."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.genotype import Edge, Genotype
+from nas.registry import Registry
+
+
+class SearchSpace(Protocol):
+    """A search space with its sizes (channels, cells, input, classes).
+
+    Attributes:
+        name: Name in the registry and in `genotype.json`.
+        operations: Candidate operations, in the order of the logits.
+        never_derived: Options that a supernet offers but a derivation does not take.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    never_derived: frozenset[str]
+
+    def build_supernet(self) -> nn.Module:
+        """A module with a `Choice` wherever the space leaves something open."""
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
+        """The genotype that the space's rule finds best for scores `[K]` by choice name."""
+
+    def decisions(self, genotype: Genotype) -> dict[str, str]:
+        """The option of every choice of the supernet under `genotype`."""
+
+    def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
+        """The plain network of `genotype`, without a trace of the search.
+
+        Raises:
+            UserError: the genotype does not fit, or there is no auxiliary head here.
+        """
+
+
+SPACES: Registry[type] = Registry("space")
+
+
+def check_operations(genotype: Genotype, known: Mapping[str, object] | Registry) -> None:  # type: ignore[type-arg]
+    """Raises a `UserError` if an operation of `genotype` is not in `known`."""
+    for name, operation in genotype.choices.items():
+        if operation not in known:
+            raise UserError(
+                f"genotype: edge {name} has the unknown operation '{operation}'; "
+                f"allowed are {', '.join(sorted(known))}"
+            )
+
+
+def parse_edges(genotype: Genotype) -> list[Edge]:
+    """The edges of `genotype`, sorted; a `UserError` if a name is not that of an edge."""
+    try:
+        return sorted(Edge.parse(name) for name in genotype.choices)
+    except ValueError as error:
+        raise UserError(f"genotype of space '{genotype.space}': {error}") from None

@@ -1,0 +1,155 @@
+"""The supernet: finds the choices in a module, owns their logits, applies samples.
+
+The logits and everything that is drawn from them live on the host: they are tiny, and the choice
+of operations must be known before the first kernel is launched. A step that trains the logits
+costs one copy from the device, that of the inner products.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nas.choice import Choice
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decision for every choice.
+
+    Attributes:
+        weights: `[N, K]`, on the host: the weight of each of the K options of each of the N
+            choices. Carries the graph back to the logits, where the sampler has one.
+        indices: The option of each choice where one path runs (its weights are then one-hot);
+            None where all candidates run.
+    """
+
+    weights: Tensor
+    indices: tuple[int, ...] | None
+
+
+class Supernet:
+    """A module with choices in it, and one row of logits for each name of a choice.
+
+    Attributes:
+        model: The module; its parameters are the network weights.
+        options: Option names by choice name, in the order of the rows of the logits.
+        logits: Architecture parameters `[N, K]`, float32, on the host. Where a choice has fewer
+            than K options its row is filled up; `masked_logits` hides the filling.
+    """
+
+    def __init__(
+        self, model: nn.Module, generator: torch.Generator, init_scale: float = 1e-3
+    ) -> None:
+        """Collects the choices of `model` and draws logits `init_scale * N(0, 1)`.
+
+        Raises:
+            ValueError: `model` has no choice, or choices of one name differ in their options.
+        """
+        self.model = model
+        self._modules = [m for m in model.modules() if isinstance(m, Choice)]
+        if not self._modules:
+            raise ValueError("the model has no Choice in it: nothing can be searched")
+        self.options: dict[str, tuple[str, ...]] = {}
+        for choice in self._modules:
+            known = self.options.setdefault(choice.name, choice.options)
+            if known != choice.options:
+                raise ValueError(
+                    f"choices named '{choice.name}' differ in their options: "
+                    f"{list(known)} and {list(choice.options)}"
+                )
+        row_of = {name: row for row, name in enumerate(self.options)}
+        self._rows = [row_of[choice.name] for choice in self._modules]
+        lengths = torch.tensor([len(options) for options in self.options.values()])
+        shape = (len(lengths), int(lengths.max()))
+        self._padding = torch.arange(shape[1]) >= lengths[:, None]
+        self.logits = (init_scale * torch.randn(shape, generator=generator)).requires_grad_()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the choices, in the order of the rows of the logits."""
+        return tuple(self.options)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def masked_logits(self) -> Tensor:
+        """The logits `[N, K]` with -inf where a choice has no such option."""
+        return self.logits.masked_fill(self._padding, float("-inf"))
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """softmax(logits) of each choice, `[K of that choice]`, detached."""
+        table = self.masked_logits().detach().softmax(-1)
+        return {name: row[: len(self.options[name])] for name, row in self.by_name(table)}
+
+    def by_name(self, table: Tensor) -> list[tuple[str, Tensor]]:
+        """Pairs each row of an `[N, ...]` table with the name of its choice."""
+        return list(zip(self.options, table, strict=True))
+
+    def fixed(self, choices: Mapping[str, str]) -> Sample:
+        """The sample that takes the named option at every choice, without gradient.
+
+        Raises:
+            KeyError: a choice is missing.
+            ValueError: it names an option that the choice does not have.
+        """
+        indices = [options.index(choices[name]) for name, options in self.options.items()]
+        weights = nn.functional.one_hot(torch.tensor(indices), self.logits.shape[1])
+        return Sample(weights.float(), tuple(indices))
+
+    def forward(self, images: Tensor, sample: Sample) -> Tensor:
+        """Runs the model under `sample`, without an architecture gradient."""
+        if sample.indices is None:
+            self._mix(sample.weights.detach().to(self.device))
+        else:
+            self._select(sample.indices, None)
+        return self._run(images)
+
+    def forward_for_logits(self, images: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Runs the model under `sample` with a handle for the gradient of the decisions.
+
+        Returns:
+            The output and the handle, a leaf on the device: pass `dL/dhandle` to
+            `weights_gradient`.
+        """
+        if sample.indices is None:
+            handle = sample.weights.detach().to(self.device).requires_grad_()
+            self._mix(handle)
+        else:
+            # One gate for each module rather than each name, so that its gradient needs no
+            # additions on the device; `weights_gradient` adds on the host.
+            handle = torch.ones(len(self._modules), device=self.device, requires_grad=True)
+            self._select(sample.indices, handle.unbind())
+        return self._run(images), handle
+
+    def weights_gradient(self, sample: Sample, handle_gradient: Tensor | None) -> Tensor:
+        """Brings `dL/dhandle` to the host as `dL/dweights`, `[N, K]`.
+
+        On one path the entry of the sampled option is `<dL/dout, o_k(x)>`, summed over the
+        modules that share the choice; the other options were not run, theirs is 0.
+        None (no choice reached the loss) gives zeros.
+        """
+        gradient = torch.zeros_like(self.logits)
+        if handle_gradient is None:
+            return gradient
+        if sample.indices is None:
+            return gradient.copy_(handle_gradient)
+        rows = torch.tensor(self._rows)
+        columns = torch.tensor(sample.indices)[rows]
+        inner_products = handle_gradient.to("cpu", torch.float32)
+        return gradient.index_put_((rows, columns), inner_products, accumulate=True)
+
+    def _run(self, images: Tensor) -> Tensor:
+        output: Tensor = self.model(images)
+        return output
+
+    def _select(self, indices: Sequence[int], gates: Sequence[Tensor] | None) -> None:
+        for position, (choice, row) in enumerate(zip(self._modules, self._rows, strict=True)):
+            choice.select(indices[row], None if gates is None else gates[position])
+
+    def _mix(self, weights: Tensor) -> None:
+        rows = [row.unbind() for row in weights.unbind()]
+        for choice, row in zip(self._modules, self._rows, strict=True):
+            choice.mix(rows[row][: len(choice.options)])

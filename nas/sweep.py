@@ -1,0 +1,122 @@
+"""Mean and deviation of the runs of a sweep: `python -m nas.sweep runs/search/sweep_...`.
+
+Runs that differ in nothing but the seed form one row; other overrides tell the rows apart.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.errors import UserError
+
+SUMMARY = "summary.json"
+_NOT_A_SETTING = ("seed=", "run_dir=", "resume=", "hydra.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one finished run left in its `summary.json`.
+
+    Attributes:
+        folder: Of the run.
+        group: Its overrides without the seed.
+        metrics: Final metrics by name.
+        genotype: Text form.
+        seconds: How long it took.
+    """
+
+    folder: Path
+    group: str
+    metrics: dict[str, float]
+    genotype: str
+    seconds: float
+
+    @classmethod
+    def load(cls, path: Path) -> "Result":
+        """Reads a `summary.json`.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            settings = [o for o in content["overrides"] if not o.startswith(_NOT_A_SETTING)]
+            return cls(
+                folder=path.parent,
+                group=" ".join(settings) or "(defaults)",
+                metrics={str(k): float(v) for k, v in content["metrics"].items()},
+                genotype=str(content["genotype"]),
+                seconds=float(content["seconds"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not the summary of a run ({error})") from None
+
+
+def load_results(folders: Sequence[Path]) -> list[Result]:
+    """The results of all finished runs in and below `folders`.
+
+    Raises:
+        UserError: a folder is missing, or there is no finished run.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no such folder: {folder}")
+    paths = sorted({path for folder in folders for path in folder.rglob(SUMMARY)})
+    if not paths:
+        listed = ", ".join(map(str, folders))
+        raise UserError(f"no finished run (no {SUMMARY}) in {listed}")
+    return [Result.load(path) for path in paths]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A Markdown table: one row a group and metric, with mean, deviation, lowest and highest.
+
+    The deviation is that of a sample (n - 1), as papers report it; one run has none.
+    """
+    lines = [
+        "| settings | metric | runs | mean | deviation | lowest | highest | s a run |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for group in dict.fromkeys(result.group for result in results):
+        members = [result for result in results if result.group == group]
+        seconds = statistics.mean(member.seconds for member in members)
+        for metric in dict.fromkeys(name for member in members for name in member.metrics):
+            values = [m.metrics[metric] for m in members if metric in m.metrics]
+            deviation = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
+            lines.append(
+                f"| {group} | {metric} | {len(values)} | {statistics.mean(values):.2f} | "
+                f"{deviation} | {min(values):.2f} | {max(values):.2f} | {seconds:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def genotypes(results: Sequence[Result]) -> str:
+    """One line a run: folder, metrics, genotype."""
+    lines = []
+    for result in results:
+        metrics = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
+        lines.append(f"{result.folder}: {metrics}: {result.genotype}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table of the folders on the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m nas.sweep", description=__doc__)
+    parser.add_argument("folder", nargs="+", type=Path, help="folder of a sweep or of runs")
+    try:
+        results = load_results(parser.parse_args(arguments).folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(results))
+    print()
+    print(genotypes(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Checkpoints of searches and retrainings: written whole or not at all, loaded without code."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.errors import UserError
+from nas.files import replacing
+
+FORMAT_VERSION = 1
+FOLDER = "checkpoints"
+LAST = "last.pt"
+BEST = "best.pt"
+
+State = dict[str, Any]
+_log = logging.getLogger(__name__)
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Where a run keeps its newest checkpoint."""
+    return run_dir / FOLDER / LAST
+
+
+def save_checkpoint(path: Path, kind: str, state: State) -> None:
+    """Writes `state` (tensors, numbers, text, lists and dicts) with its kind and format version.
+
+    Raises:
+        UserError: the file cannot be written; the one that was there is untouched.
+    """
+    content = {"format_version": FORMAT_VERSION, "kind": kind, **state}
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch reports a full disk so
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_checkpoint(path: Path, kind: str) -> State:
+    """Reads a checkpoint of `kind` ("search" or "retrain") onto the host.
+
+    Raises:
+        UserError: no such file, damaged, of another kind or of another format version.
+    """
+    if not path.exists():
+        raise UserError(f"there is no checkpoint {path}: nothing to resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged and for malicious files
+        _log.debug("cannot load %s", path, exc_info=True)
+        raise UserError(
+            f"the checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}): "
+            "delete it to start again"
+        ) from None
+    if not isinstance(state, dict) or state.get("kind") != kind:
+        found = state.get("kind") if isinstance(state, dict) else None
+        raise UserError(f"{path} is a checkpoint of kind '{found}', not of a {kind}")
+    if state["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {state['format_version']}, this release reads "
+            f"version {FORMAT_VERSION}"
+        )
+    return state
+
+
+def check_same_settings(path: Path, saved: State, present: State, free: frozenset[str]) -> None:
+    """Checks that a run is resumed with the settings that it was started with.
+
+    Args:
+        path: The checkpoint, for the error.
+        saved: Settings in the checkpoint, nested dicts.
+        present: Settings of this run.
+        free: Dotted keys that may differ.
+
+    Raises:
+        UserError: other keys differ; it names them with both values.
+    """
+    before, now = _flat(saved), _flat(present)
+    differing = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if key not in free and before.get(key) != now.get(key)
+    )
+    if differing:
+        shown = ", ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in differing[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"cannot resume {path} with other settings: {shown}{more}; give the old ones or "
+            "another run_dir"
+        )
+
+
+def restore(what: str, path: Path, load: Callable[[], object]) -> None:
+    """Calls `load`, which puts a part of a checkpoint in place.
+
+    Raises:
+        UserError: the part does not fit, `what` says which.
+    """
+    try:
+        load()
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: the {what} do not fit this run ({reason})") from None
+
+
+def rng_state(generator: torch.Generator | None = None) -> State:
+    """The states of torch's global generators and of the named one."""
+    state: State = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if generator is not None:
+        state["sampler"] = generator.get_state()
+    return state
+
+
+def set_rng_state(state: State, generator: torch.Generator | None = None) -> None:
+    """Puts back what `rng_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if generator is not None:
+        generator.set_state(state["sampler"])
+
+
+def _flat(settings: State, prefix: str = "") -> State:
+    flat: State = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

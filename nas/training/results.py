@@ -1,0 +1,116 @@
+"""What a run leaves behind when it is done: genotype, picture, weights, summary."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.files import replace_text
+from nas.genotype import Genotype
+from nas.genotype_text import genotype_text
+from nas.monitor.console import summary_table
+from nas.monitor.drawing import save_genotype_picture
+from nas.network import Cost
+from nas.training.retrain import Retrain
+from nas.training.search import Search
+
+GENOTYPE = "genotype.json"
+PICTURE = "cell.png"
+SUMMARY = "summary.json"
+WEIGHTS = "model.safetensors"
+
+
+def finish_search(
+    run: Search, genotype: Genotype, accuracy: float, overrides: Sequence[str], seconds: float
+) -> None:
+    """Writes `genotype.json`, `cell.png` and `summary.json`; prints a summary.
+
+    Args:
+        run: The finished search.
+        genotype: What was derived.
+        accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
+        overrides: Of the command line.
+        seconds: How long this process took.
+    """
+    folder, text = run.run_dir, genotype_text(genotype)
+    replace_text(folder / GENOTYPE, genotype.to_json())
+    save_genotype_picture(genotype, folder / PICTURE)
+    metrics = {"accuracy/genotype_validation": accuracy}
+    write_summary(folder, "search", overrides, metrics, genotype=text, seconds=seconds)
+    rows = [
+        ("genotype", text),
+        ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
+        ("time", f"{seconds:.0f} s"),
+        ("results", f"{folder}/ ({GENOTYPE}, {PICTURE}, metrics.jsonl)"),
+        ("next", f"python retrain.py genotype={folder / GENOTYPE}"),
+        ("watch", f"tensorboard --logdir {folder}"),
+    ]
+    print(confidence_table(genotype))
+    print(summary_table(rows, "search done"))
+
+
+def finish_retrain(
+    run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str], seconds: float
+) -> None:
+    """Writes `genotype.json`, `model.safetensors` and `summary.json`; prints a summary.
+
+    Args:
+        run: The finished retraining.
+        genotype: What was trained.
+        cost: Of the network, without its auxiliary head.
+        overrides: Of the command line.
+        seconds: How long this process took.
+    """
+    folder, result = run.run_dir, run.result
+    assert result is not None
+    replace_text(folder / GENOTYPE, genotype.to_json())
+    run.save_weights(folder / WEIGHTS)
+    metrics = {"accuracy/test_top1": result.top1, "accuracy/test_top5": result.top5}
+    if run.result_ema is not None:
+        metrics["accuracy/test_top1_ema"] = run.result_ema.top1
+    write_summary(
+        folder,
+        "retrain",
+        overrides,
+        metrics,
+        genotype=genotype_text(genotype),
+        seconds=seconds,
+        num_parameters=cost.num_parameters,
+        multiply_adds=cost.multiply_adds,
+    )
+    ema = f", moving average {run.result_ema.top1:.2f} %" if run.result_ema else ""
+    rows = [
+        ("genotype", genotype_text(genotype)),
+        ("test accuracy", f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %{ema}"),
+        ("best epoch", f"top-1 {run.best_top1:.2f} % (picked on the test set: do not report)"),
+        ("parameters", f"{cost.num_parameters:,} ({cost.num_parameters / 1e6:.2f} M)"),
+        ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
+        ("time", f"{seconds:.0f} s"),
+        ("results", f"{folder}/ ({WEIGHTS}, {SUMMARY}, metrics.jsonl)"),
+        ("watch", f"tensorboard --logdir {folder}"),
+    ]
+    print(summary_table(rows, "retraining done"))
+
+
+def write_summary(
+    folder: Path,
+    kind: str,
+    overrides: Sequence[str],
+    metrics: dict[str, float],
+    **facts: str | float,
+) -> None:
+    """Writes `summary.json`, which `python -m nas.sweep` reads."""
+    content = {"kind": kind, "overrides": list(overrides), "metrics": metrics, **facts}
+    replace_text(folder / SUMMARY, json.dumps(content, indent=2) + "\n")
+
+
+def confidence_table(genotype: Genotype) -> str:
+    """How sure the derivation is of each choice, as text."""
+    width = max(len(name) for name in genotype.choices)
+    head = f"{'choice':<{width}}  {'option':<14}  probability  margin  entropy"
+    lines = [
+        f"{name:<{width}}  {option:<14}  "
+        f"{c.probability:>11.3f}  {c.margin:>6.3f}  {c.entropy:>7.3f}"
+        for name, option in genotype.choices.items()
+        for c in [genotype.confidence[name]]
+    ]
+    return "\n".join([head, *lines])

@@ -1,0 +1,210 @@
+"""What searches and retrainings share: device, meters, stopping, non-finite losses."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from types import FrameType, TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from nas.bilevel import BatchResult
+from nas.errors import UserError
+
+PRECISIONS = ("float32", "bf16")
+
+
+class Interrupted(Exception):  # noqa: N818 - an orderly end, not an error
+    """A run that was asked to stop and has saved its state.
+
+    Attributes:
+        signal_name: `SIGINT` or `SIGTERM`.
+        exit_code: 128 plus the number of the signal, as shells expect.
+    """
+
+    def __init__(self, signal_name: str, step: int) -> None:
+        super().__init__(f"stopped by {signal_name} after step {step}, state saved")
+        self.signal_name = signal_name
+        self.exit_code = 128 + int(signal.Signals[signal_name])
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM while in its context, so that a loop can stop between two steps.
+
+    A second signal is not held back: it acts as if this class were not there.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+
+class Meter:
+    """Mean loss and accuracy over many batches, kept on the device until somebody asks."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+        self._loss_sum: Tensor | None = None
+        self._num_correct: Tensor | None = None
+        self.num_images = 0
+
+    def add(self, result: BatchResult) -> None:
+        """Adds one batch."""
+        loss, correct = result.loss.double() * result.num_images, result.num_correct
+        if self._loss_sum is None or self._num_correct is None:
+            self._loss_sum, self._num_correct = loss, correct
+        else:
+            self._loss_sum, self._num_correct = (
+                self._loss_sum + loss,
+                self._num_correct + correct,
+            )
+        self.num_images += result.num_images
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an image; NaN without any. Waits for the device."""
+        return math.nan if self._loss_sum is None else self._loss_sum.item() / self.num_images
+
+    @property
+    def accuracy(self) -> float:
+        """Correct images in percent; NaN without any. Waits for the device."""
+        if self._num_correct is None:
+            return math.nan
+        return 100.0 * self._num_correct.item() / self.num_images
+
+    def state_dict(self) -> dict[str, object]:
+        """The sums, for a checkpoint."""
+        return {
+            "loss_sum": None if self._loss_sum is None else self._loss_sum.cpu(),
+            "num_correct": None if self._num_correct is None else self._num_correct.cpu(),
+            "num_images": self.num_images,
+        }
+
+    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
+        """Puts the sums back, on `device`."""
+        loss_sum, correct = state["loss_sum"], state["num_correct"]
+        self._loss_sum = loss_sum.to(device) if isinstance(loss_sum, Tensor) else None
+        self._num_correct = correct.to(device) if isinstance(correct, Tensor) else None
+        self.num_images = int(state["num_images"])  # type: ignore[call-overload]
+
+
+class EpochTime:
+    """How long the training steps of an epoch took, and for how many images."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds = 0.0
+        self.num_steps = 0
+        self.num_images = 0
+
+    def add_step(self, num_images: int) -> None:
+        """Counts one step on `num_images` images."""
+        self.num_steps += 1
+        self.num_images += num_images
+
+    def stop(self) -> None:
+        """Ends the measurement."""
+        self._seconds = time.perf_counter() - self._start
+
+    def metrics(self) -> dict[str, float]:
+        """Speed metrics; none where a resumed epoch had no step left."""
+        if self.num_steps == 0:
+            return {}
+        return {
+            "speed/images_per_s": self.num_images / self._seconds,
+            "speed/step_ms": 1000.0 * self._seconds / self.num_steps,
+        }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:<n>`.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not name.startswith("cuda"):
+        raise UserError(f"device is '{name}': allowed are auto, cpu, cuda and cuda:<number>")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device is '{name}', but PyTorch sees no GPU here; use device=cpu or auto")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device is '{name}': not a device") from None
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"device is '{name}', but there are only {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def autocast_for(
+    precision: str, device: torch.device
+) -> Callable[[], AbstractContextManager[object]]:
+    """The context of forward passes: bf16 autocast, or nothing for float32."""
+    if precision == "float32":
+        return nullcontext
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+
+
+def to_device(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """Moves `module`, with convolution weights in channels-last memory if asked."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return module.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> torch.Generator:
+    """Seeds torch's global generators and returns the sampler's own, on the host.
+
+    Args:
+        seed: Seed of the run.
+        deterministic: Refuse algorithms whose results vary from run to run (on a GPU).
+    """
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        # cuBLAS reads it when it starts; without it its results may vary.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.Generator().manual_seed(seed)
+
+
+def flat_settings(
+    settings: Mapping[str, object], prefix: str = ""
+) -> dict[str, str | float | int | bool]:
+    """Nested settings as flat ones with dotted keys, in types that TensorBoard can show."""
+    flat: dict[str, str | float | int | bool] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        elif isinstance(value, str | float | int | bool):
+            flat[prefix + key] = value
+        elif value is not None:
+            flat[prefix + key] = str(value)
+    return flat

@@ -1,0 +1,76 @@
+"""Trains a derived architecture from scratch: `python retrain.py genotype=genotype.json`.
+
+The genotype is a file that `search.py` wrote, a NAS-Bench-201 string, a DARTS `Genotype(...)` text
+or the name of a published cell. The plain network is trained on the whole training set, with the
+recipe of DARTS as far as it is asked for, and measured on the test set.
+"""
+
+import time
+
+from conf.app import Launch, launch
+from conf.build import recipe_of, sizes_of
+from conf.schema import RetrainConfig
+from nas.data import load_retrain_data
+from nas.network import build_network, network_cost
+from nas.optimizers import Updater
+from nas.resolve import resolve_genotype
+from nas.training.results import finish_retrain
+from nas.training.retrain import Retrain
+from nas.training.run import autocast_for, choose_device, seed_everything, to_device
+
+# What may change when a run goes on: where things are and how often something is looked at.
+FREE = frozenset(
+    {"run_dir", "resume", "device", "evaluate_every_epochs", "checkpoint_every_steps"}
+    | {"data.path", "data.download", "data.num_workers", "compile", "eval_batch_size"}
+)
+
+
+def retrain(config: RetrainConfig, launched: Launch) -> float:
+    """Runs one retraining; returns the top-1 accuracy on the test set."""
+    start = time.perf_counter()
+    continues = launched.continues()
+    genotype = resolve_genotype(config.genotype)
+    device = choose_device(config.device)
+    seed_everything(config.seed, deterministic=config.deterministic)
+    data = load_retrain_data(
+        config.data,
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        seed=config.seed,
+        device=device,
+        channels_last=config.channels_last,
+    )
+    network = build_network(
+        genotype,
+        sizes_of(config.network),
+        in_channels=data.info.in_channels,
+        num_classes=data.info.num_classes,
+        auxiliary=config.auxiliary_weight > 0,
+    )
+    cost = network_cost(network, data.info.in_channels, data.info.image_size)
+    network = to_device(network, device, config.channels_last)
+    run = Retrain(
+        run_dir=launched.run_dir,
+        network=network,
+        updater=Updater(network.parameters(), config.weights),
+        data=data,
+        recipe=recipe_of(config),
+        autocast=autocast_for(config.precision, device),
+        settings=launched.settings,
+        free_settings=FREE,
+        compile_network=config.compile,
+    )
+    if continues:
+        run.load()
+    result = run.run()
+    finish_retrain(run, genotype, cost, launched.overrides, time.perf_counter() - start)
+    return result.top1
+
+
+def main() -> None:
+    """Entry point of `nas-retrain`."""
+    launch("retrain", RetrainConfig, retrain)
+
+
+if __name__ == "__main__":
+    main()

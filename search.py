@@ -1,0 +1,81 @@
+"""Searches an architecture: `python search.py space=nasbench201 sampler=gdas data=cifar10`.
+
+A supernet of mixed operations takes one candidate an edge by Gumbel-softmax sampling over its
+architecture logits; a bilevel optimiser trains weights and logits on separate halves of the data;
+a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain.py`.
+"""
+
+import time
+
+from conf.app import Launch, launch
+from conf.build import build_bilevel, build_space, schedule_of
+from conf.schema import SearchConfig
+from nas.data import load_search_data
+from nas.derive import derive_argmax, derive_sampled
+from nas.genotype import Genotype
+from nas.samplers import SAMPLERS, SampleSource
+from nas.supernet import Supernet
+from nas.training.results import finish_search
+from nas.training.run import choose_device, seed_everything, to_device
+from nas.training.search import Search
+
+# What may change when a run goes on: where things are and how often something is looked at.
+FREE = frozenset(
+    {"run_dir", "resume", "device", "evaluate_every_epochs", "checkpoint_every_steps"}
+    | {"data.path", "data.download", "data.num_workers", "derive.name", "derive.num_samples"}
+)
+
+
+def search(config: SearchConfig, launched: Launch) -> float:
+    """Runs one search; returns the derived genotype's accuracy on the validation half."""
+    start = time.perf_counter()
+    continues = launched.continues()
+    device = choose_device(config.device)
+    generator = seed_everything(config.seed, deterministic=config.deterministic)
+    data = load_search_data(
+        config.data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        channels_last=config.channels_last,
+    )
+    space = build_space(config.space, data.info)
+    model = to_device(space.build_supernet(), device, config.channels_last)
+    supernet = Supernet(model, generator)
+    source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
+    run = Search(
+        run_dir=launched.run_dir,
+        space=space,
+        bilevel=build_bilevel(config, source),
+        source=source,
+        data=data,
+        schedule=schedule_of(config),
+        settings=launched.settings,
+        free_settings=FREE,
+    )
+    if continues:
+        run.load()
+    run.run()
+    genotype, accuracy = derive(config, run)
+    finish_search(run, genotype, accuracy, launched.overrides, time.perf_counter() - start)
+    return accuracy
+
+
+def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
+    """The discrete result, and its accuracy in percent on the validation half."""
+    probabilities = run.supernet.probabilities()
+    if config.derive.name == "argmax":
+        return derive_argmax(run.space, probabilities), run.validation_accuracy
+    genotype, ranked = derive_sampled(
+        run.space, probabilities, run.evaluate, config.derive.num_samples, run.source.generator
+    )
+    return genotype, ranked[0][1]
+
+
+def main() -> None:
+    """Entry point of `nas-search`."""
+    launch("search", SearchConfig, search)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The log of a run: what is written can be read back, and a resume shows every step once."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nas.errors import UserError
+from nas.monitor.run_log import RunLog
+
+
+def read_events(run_dir: Path) -> Any:
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    return events
+
+
+def read_lines(run_dir: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (run_dir / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def log_steps(log: RunLog, steps: range, value: float) -> None:
+    for step in steps:
+        log.scalars(step, {"loss/train": value}, epoch=step // 2)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the second writer start in a later second: TensorBoard orders files by their name."""
+    real = time.time
+    offsets = iter(range(0, 10_000_000, 10))
+    monkeypatch.setattr(
+        "tensorboard.summary.writer.event_file_writer.time.time", lambda: real() + next(offsets)
+    )
+
+
+def test_scalars_are_in_both_files(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.scalars(10, {"loss/train": 1.5, "accuracy/train": 25.0}, epoch=0)
+        log.scalars(20, {"loss/train": 0.5})
+    assert read_lines(tmp_path) == [
+        {"step": 10, "epoch": 0, "loss/train": 1.5, "accuracy/train": 25.0},
+        {"step": 20, "loss/train": 0.5},
+    ]
+    events = read_events(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(10, 1.5), (20, 0.5)]
+
+
+def test_metrics_file_is_strict_json_when_the_loss_diverges(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.scalars(1, {"loss/train": math.nan, "loss/validation": math.inf})
+    assert read_lines(tmp_path) == [{"step": 1, "loss/train": None, "loss/validation": None}]
+    assert math.isnan(read_events(tmp_path).Scalars("loss/train")[0].value)
+
+
+def test_unknown_metric_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        with pytest.raises(ValueError, match="loss/trian"):
+            log.scalars(1, {"loss/train": 1.0, "loss/trian": 1.0})
+    assert read_lines(tmp_path) == []
+
+
+def test_metrics_are_on_disk_before_the_log_is_closed(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log_steps(log, range(3), 1.0)
+        log.flush()
+        assert len(read_lines(tmp_path)) == 3
+        assert len(read_events(tmp_path).Scalars("loss/train")) == 3
+
+
+@pytest.mark.usefixtures("later")
+def test_resume_shows_every_step_once(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.hparams({"seed": 1}, [])
+        log_steps(log, range(1, 8), 1.0)
+    with RunLog(tmp_path, resume_step=4) as log:
+        log_steps(log, range(5, 10), 2.0)
+    expected = [(step, 1.0 if step <= 4 else 2.0) for step in range(1, 10)]
+    assert [(line["step"], line["loss/train"]) for line in read_lines(tmp_path)] == expected
+    events = read_events(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == expected
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+@pytest.mark.usefixtures("later")
+def test_new_run_in_the_same_folder_hides_the_old_one(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        with RunLog(tmp_path) as log:
+            log_steps(log, range(2), value)
+    assert [line["loss/train"] for line in read_lines(tmp_path)] == [2.0, 2.0]
+    assert [e.value for e in read_events(tmp_path).Scalars("loss/train")] == [2.0, 2.0]
+
+
+def test_resume_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log_steps(log, range(1, 3), 1.0)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss/tr')
+    with RunLog(tmp_path, resume_step=2) as log:
+        log_steps(log, range(3, 4), 1.0)
+    assert [line["step"] for line in read_lines(tmp_path)] == [1, 2, 3]
+
+
+def test_resume_refuses_a_damaged_metrics_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
+        RunLog(tmp_path, resume_step=3)
+
+
+def test_resume_without_a_metrics_file_starts_one(tmp_path: Path) -> None:
+    with RunLog(tmp_path, resume_step=3) as log:
+        log_steps(log, range(4, 5), 1.0)
+    assert len(read_lines(tmp_path)) == 1
+
+
+def test_full_disk_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left"):
+        with RunLog(tmp_path) as log:
+            log_steps(log, range(1), 1.0)
+
+
+def test_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        RunLog(tmp_path / "run")
+
+
+def test_figure_is_a_picture_of_its_size(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1), dpi=50)
+    figure.text(0.5, 0.5, "text")
+    with RunLog(tmp_path) as log:
+        log.figure("genotype/cell", figure, 3)
+    (image,) = read_events(tmp_path).Images("genotype/cell")
+    assert (image.step, image.width, image.height) == (3, 100, 50)
+    assert image.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_text_can_be_read_back(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.text("genotype", "|none~0|", 3)
+    (event,) = read_events(tmp_path).Tensors("genotype/text_summary")
+    assert event.tensor_proto.string_val == [b"|none~0|"]
+
+
+def test_hparams_stay_in_the_one_run(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log_steps(log, range(1), 1.0)
+        log.hparams({"space": "darts", "seed": 3, "rate": 0.1, "fast": True}, ["loss/train"])
+    assert [path.is_file() for path in (tmp_path / "tensorboard").iterdir()] == [True]
+    tags = set(read_events(tmp_path).summary_metadata)
+    assert {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    } <= tags
+
+
+def test_hparams_of_a_failed_run_have_no_end(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        with RunLog(tmp_path) as log:
+            log.hparams({"seed": 3}, [])
+            raise RuntimeError
+    assert "_hparams_/session_end_info" not in read_events(tmp_path).summary_metadata
+
+
+def test_hparams_refuse_a_metric_that_was_not_logged(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        with pytest.raises(ValueError, match="accuracy/train"):
+            log.hparams({"seed": 3}, ["accuracy/train"])
+
+
+def test_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log_steps(log, range(1), 1.0)
+    with RunLog(tmp_path, resume_step=0) as log:
+        log.hparams({"seed": 3}, ["loss/train"])
+
+
+def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.close()
+    log.close()

@@ -1,0 +1,138 @@
+"""The monitor of a search: closed-form values, and everything where TensorBoard looks for it."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from nas.genotype import Genotype
+from nas.monitor.run_log import RunLog
+from nas.monitor.search import SearchMonitor, margin, normalised_entropy
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
+NAMES = ("cell/0->1", "cell/0->2", "cell/1->2")
+GENOTYPE = Genotype(
+    "nasbench201",
+    OPERATIONS,
+    dict(zip(NAMES, ("skip_connect", "none", "skip_connect"), strict=True)),
+)
+PROBABILITIES = {name: torch.tensor([0.5, 0.25, 0.25]) for name in NAMES}
+COUNTS = {name: torch.tensor([1, 3, 0]) for name in NAMES}
+
+
+def run_epochs(run_dir: Path, num_epochs: int = 1, **settings: Any) -> None:
+    with RunLog(run_dir) as log:
+        monitor = SearchMonitor(log, dict.fromkeys(NAMES, OPERATIONS), **settings)
+        for epoch in range(num_epochs):
+            monitor.epoch(
+                step=10 * (epoch + 1),
+                epoch=epoch,
+                probabilities=PROBABILITIES,
+                counts=COUNTS,
+                genotype=GENOTYPE,
+                genotype_text="|skip_connect~0|+|none~0|skip_connect~1|",
+                scalars={"loss/train": 1.0},
+                is_last=epoch == num_epochs - 1,
+            )
+
+
+def read_events(run_dir: Path) -> Any:
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    return events
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([0.25] * 4, 1.0),
+        ([1.0, 0.0, 0.0], 0.0),
+        ([0.5, 0.25, 0.25], 1.5 * math.log(2) / math.log(3)),
+        ([1.0], 0.0),
+    ],
+)
+def test_entropy_is_that_of_the_definition(probabilities: list[float], expected: float) -> None:
+    assert normalised_entropy(torch.tensor(probabilities)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_margin_is_the_lead_of_the_favourite() -> None:
+    assert margin(torch.tensor([0.2, 0.7, 0.1])) == pytest.approx(0.5)
+    assert margin(torch.tensor([1.0])) == 1.0
+
+
+def test_line_of_metrics_holds_the_state_of_the_search(tmp_path: Path) -> None:
+    run_epochs(tmp_path)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (line["step"], line["epoch"], line["loss/train"]) == (10, 0, 1.0)
+    assert line["probability/cell/0->2/none"] == 0.5
+    assert line["margin/cell/0->2"] == line["architecture/margin"] == 0.25
+    assert line["architecture/entropy"] == pytest.approx(1.5 * math.log(2) / math.log(3))
+    assert line["architecture/num_skip"] == 2
+    assert (line["sampled/none"], line["sampled/skip_connect"]) == (0.25, 0.75)
+
+
+def test_pictures_and_text_are_where_they_are_looked_for(tmp_path: Path) -> None:
+    run_epochs(tmp_path)
+    tags = read_events(tmp_path).Tags()
+    assert set(tags["images"]) == {"architecture/probabilities", "genotype/cell"}
+    assert "genotype/text_summary" in tags["tensors"]
+
+
+def test_pictures_come_every_few_epochs_and_at_the_end(tmp_path: Path) -> None:
+    run_epochs(tmp_path, num_epochs=6, image_every=4)
+    images = read_events(tmp_path).Images("genotype/cell")
+    assert [image.step for image in images] == [10, 50, 60]
+
+
+def test_text_is_written_when_the_genotype_changes(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        monitor = SearchMonitor(log, {}, image_every=100)
+        for epoch, text in enumerate(["a", "a", "b\nc", "b\nc", "a"]):
+            monitor.epoch(epoch, epoch, {}, {}, Genotype("x", (), {}), text, {})
+    texts = read_events(tmp_path).Tensors("genotype/text_summary")
+    assert [(event.step, event.tensor_proto.string_val[0]) for event in texts] == [
+        (0, b"    a"),
+        (2, b"    b\n    c"),
+        (4, b"    a"),
+    ]
+
+
+def test_charts_show_metrics_that_were_logged(tmp_path: Path) -> None:
+    run_epochs(tmp_path)
+    events = read_events(tmp_path)
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for c in layout.category for chart in c.chart}
+    logged = events.Tags()["scalars"]
+    (pattern,) = charts["cell/0->2"]
+    shown = {name for name in logged if re.match(pattern, name)}
+    assert shown == {f"probability/cell/0->2/{operation}" for operation in OPERATIONS}
+    for patterns in charts.values():
+        assert any(re.match(pattern, name) for pattern in patterns for name in logged) or (
+            patterns == ["accuracy/"]
+        )
+
+
+def test_choices_that_are_no_edges_are_drawn_as_a_list(tmp_path: Path) -> None:
+    options = {"block0": ("skip", "mbconv_k3"), "block1": ("mbconv_k3", "mbconv_k5")}
+    genotype = Genotype("macro", (), {"block0": "skip", "block1": "mbconv_k5"})
+    with RunLog(tmp_path) as log:
+        SearchMonitor(log, options).epoch(
+            1, 0, {name: torch.tensor([0.4, 0.6]) for name in options}, {}, genotype, "", {}
+        )
+    assert "genotype/choices" in read_events(tmp_path).Tags()["images"]
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert not any(name.startswith("sampled/") for name in line)
+
+
+def test_tensor_of_another_length_is_refused(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        monitor = SearchMonitor(log, {"cell/0->1": OPERATIONS})
+        with pytest.raises(ValueError, match=r"cell/0->1: shape \(2,\)"):
+            monitor.epoch(1, 0, {"cell/0->1": torch.ones(2)}, {}, GENOTYPE, "", {})
