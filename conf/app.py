@@ -1,12 +1,13 @@
 """Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -73,12 +74,12 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         except UserError as error:
             if wants_traceback:
                 raise
+            _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
             _fail(str(error))
         except Interrupted as stopped:
             folder = HydraConfig.get().runtime.output_dir
             print(f"{stopped}; continue with: {program} run_dir={folder}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
-        raise AssertionError  # not reached
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
@@ -87,6 +88,10 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         if wants_traceback:
             raise
         _fail(_describe(error, program))
+    except OSError as error:  # of Hydra's, which makes the folder of the run
+        if wants_traceback or error.filename is None:
+            raise
+        _fail(f"run_dir: cannot write {error.filename}: {error.strerror}")
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
@@ -102,6 +107,9 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
         typed = OmegaConf.to_object(config)
     except ValueError as error:
         raise UserError(str(error)) from None
+    except AttributeError:  # what +key=value adds has no place in the schema
+        added = [o for o in HydraConfig.get().overrides.task if o.startswith("+")]
+        raise UserError(f"settings cannot be added: {', '.join(added)}") from None
     assert isinstance(typed, schema)
     context = HydraConfig.get()
     settings = OmegaConf.to_container(config, resolve=True)
@@ -174,6 +182,13 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _fail(message: str) -> None:
+def _remove_if_unused(run_dir: Path) -> None:
+    """Removes the folder of a run that failed before it wrote anything but Hydra's own files."""
+    entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
+    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in entries):
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _fail(message: str) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(1)

@@ -84,8 +84,7 @@ class Learner:
         """One update of the weights that the sample uses."""
         sample = self.draw()
         loss, result = self.weights_loss(batch, sample)
-        if loss.device.type == "cpu":  # elsewhere reading it would wait; checked when it is shown
-            check_finite(result.loss.item(), "training loss")
+        _check_on_host(result.loss)
         loss.backward()
         self.weights.step()
         return result, sample
@@ -203,11 +202,19 @@ class SingleLevel:
             result, sample = learner.update_weights(train)
             return StepResult(result, [], [sample])
         loss, handle, result = learner.logits_loss(train, sample)
+        _check_on_host(result.loss)
         loss.backward()
         gradient = learner.supernet.weights_gradient(sample, handle.grad)
-        learner.weights.step()
+        # The logits first: they refuse a gradient that is not finite before anything has moved.
         norm = learner.update_logits(sample, gradient)
+        learner.weights.step()
         return StepResult(result, [result], [sample], norm)
+
+
+def _check_on_host(loss: Tensor) -> None:
+    # Elsewhere reading the loss would wait for the device; there it is checked when it is shown.
+    if loss.device.type == "cpu":
+        check_finite(loss.item(), "training loss")
 
 
 def _result(loss: Tensor, outputs: Tensor, labels: Tensor) -> BatchResult:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from nas.ops import Zero
 
+NOT_CONNECTED = -1
+"""The decision for no candidate at all: the edge is not there."""
+
 
 class Choice(nn.Module):
     """Runs one of its candidates, or a weighted sum of them all.
@@ -26,7 +29,7 @@ class Choice(nn.Module):
         self.options = tuple(candidates)
         self.candidates = nn.ModuleList(candidates.values())
         self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
-        self._index = 0
+        self._index = NOT_CONNECTED
         self._gate: Tensor | None = None
         self._weights: tuple[Tensor, ...] | None = None
 
@@ -34,7 +37,7 @@ class Choice(nn.Module):
         """Decides for candidate `index`.
 
         Args:
-            index: Position of the candidate.
+            index: Position of the candidate; `NOT_CONNECTED` for none of them.
             gate: A scalar whose value is 1 and whose gradient will be the inner product
                 `<dL/dout, candidate(x)>`; None where no architecture gradient is wanted.
         """
@@ -44,10 +47,16 @@ class Choice(nn.Module):
         """Decides for the sum of all candidates, each times its scalar weight."""
         self._gate, self._weights = None, weights
 
+    def release(self) -> None:
+        """Lets go of the tensors of the last decision, which hold a graph; it keeps the index."""
+        self._gate = self._weights = None
+
     @property
     def connects(self) -> bool:
         """Whether the output can differ from zero under the present decision."""
-        return self._weights is not None or not self._is_zero[self._index]
+        if self._weights is not None:
+            return not all(self._is_zero)
+        return self._index != NOT_CONNECTED and not self._is_zero[self._index]
 
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is not None:
@@ -91,7 +100,7 @@ class _Gate(torch.autograd.Function):
         return out.view_as(out)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]

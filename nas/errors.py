@@ -22,6 +22,7 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], key: str | None =
     """
     names = sorted(allowed)
     where = f" ({key})" if key else ""
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    by_lower = {allowed_name.lower(): allowed_name for allowed_name in names}
+    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"; did you mean '{by_lower[close[0]]}'?" if close else ""
     return UserError(f"unknown {kind} '{name}'{where}: allowed are {', '.join(names)}{hint}")

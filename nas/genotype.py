@@ -16,7 +16,9 @@ from nas.errors import UserError
 
 FORMAT_VERSION = 1
 
-_EDGE_NAME = re.compile(r"^(?P<cell>\w+)/(?P<source>\d+)->(?P<target>\d+)$")
+# One spelling an edge (no leading zeros): choices are looked up by name.
+_NODE = r"(?:0|[1-9][0-9]{0,5})"
+_EDGE_NAME = re.compile(rf"(?P<cell>\w+)/(?P<source>{_NODE})->(?P<target>{_NODE})")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,9 +40,9 @@ class Edge:
         Raises:
             ValueError: `name` is not of that form.
         """
-        match = _EDGE_NAME.match(name)
+        match = _EDGE_NAME.fullmatch(name)
         if match is None:
-            raise ValueError(f"'{name}' does not name an edge (cell/source->target)")
+            raise ValueError(f"{name!r} does not name an edge (cell/source->target)")
         return cls(match["cell"], int(match["target"]), int(match["source"]))
 
 
@@ -111,20 +113,20 @@ class Genotype:
         """
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{source}: not valid JSON ({error})") from None
         if not isinstance(content, dict) or "format_version" not in content:
             raise UserError(f"{source}: not a genotype file (no 'format_version')")
         version = content["format_version"]
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(
-                f"{source}: format version {version} is not supported, this release reads "
+                f"{source}: format version {version!r} is not supported, this release reads "
                 f"version {FORMAT_VERSION}"
             )
         try:
             return cls(
                 space=_text(content["space"]),
-                operations=tuple(_text(name) for name in content["operations"]),
+                operations=_texts(content["operations"]),
                 choices={_text(k): _text(v) for k, v in content["choices"].items()},
                 confidence={
                     _text(name): Confidence(
@@ -135,7 +137,7 @@ class Genotype:
             )
         except KeyError as error:
             raise UserError(f"{source}: the genotype lacks the field {error}") from None
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: a field has the wrong type ({error})") from None
 
     @classmethod
@@ -156,3 +158,9 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {value!r}")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, got {value!r}")
+    return tuple(map(_text, value))

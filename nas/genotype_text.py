@@ -42,7 +42,7 @@ def parse_nasbench201(text: str) -> Genotype:
         if len(node) < 2 or node[0] != "|" or node[-1] != "|" or len(items) != target:
             raise UserError(
                 f"genotype string, position {position}: node {target} must read "
-                f"|operation~0|...|operation~{target - 1}|, got '{node}'"
+                f"|operation~0|...|operation~{target - 1}|, got {node!r}"
             )
         position += 1
         for source, item in enumerate(items):
@@ -56,9 +56,9 @@ def parse_nasbench201(text: str) -> Genotype:
 
 def _nb201_operation(item: str, source: int, position: int) -> str:
     match = _NB201_ITEM.fullmatch(item)
-    if match is None or int(match["source"]) != source:
+    if match is None or match["source"] != str(source):
         raise UserError(
-            f"genotype string, position {position}: expected operation~{source}, got '{item}'"
+            f"genotype string, position {position}: expected operation~{source}, got {item!r}"
         )
     if match["operation"] not in nasbench201.OPERATIONS:
         error = unknown_name("operation", match["operation"], nasbench201.OPERATIONS)
@@ -90,9 +90,10 @@ def parse_darts(text: str) -> Genotype:
     fields = _literal_call(text)
     choices: dict[str, str] = {}
     for cell in (darts.NORMAL, darts.REDUCE):
-        if fields[cell]:
+        # Some releases write None for the reduction cell that is fixed.
+        if cell == darts.NORMAL or fields[cell] not in ([], (), None):
             choices |= _darts_cell(cell, fields[cell], fields[f"{cell}_concat"])
-    frc = not fields[darts.REDUCE]
+    frc = not any(name.startswith(darts.REDUCE) for name in choices)
     return Genotype("gdas_frc" if frc else "darts", darts.OPERATIONS, choices)
 
 
@@ -121,7 +122,7 @@ def _literal(node: ast.expr) -> object:
     try:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             bounds = [ast.literal_eval(argument) for argument in node.args]
-            if node.func.id == "range" and not node.keywords and max(bounds) <= 64:
+            if node.func.id == "range" and not node.keywords and max(map(abs, bounds)) <= 64:
                 return list(range(*bounds))
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError):
@@ -129,14 +130,21 @@ def _literal(node: ast.expr) -> object:
 
 
 def _darts_cell(cell: str, pairs: object, concat: object) -> dict[str, str]:
-    if not isinstance(pairs, list | tuple) or not all(map(_is_pair, pairs)) or len(pairs) % 2:
+    if (
+        not isinstance(pairs, list | tuple)
+        or not all(map(_is_pair, pairs))
+        or not pairs
+        or len(pairs) % 2
+    ):
         raise UserError(
             f"genotype text: {cell} must be an even number of ('operation', input) pairs"
         )
     nodes = len(pairs) // darts.INPUTS_KEPT
     expected = list(range(darts.INPUTS, darts.INPUTS + nodes))
     if not isinstance(concat, list | tuple) or list(concat) != expected:
-        raise UserError(f"genotype text: {cell}_concat must be all nodes, {expected}, got {concat}")
+        raise UserError(
+            f"genotype text: {cell}_concat must be all nodes, {expected}, got {concat!r}"
+        )
     choices: dict[str, str] = {}
     for position, (operation, source) in enumerate(pairs):
         target = darts.INPUTS + position // darts.INPUTS_KEPT

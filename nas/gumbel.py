@@ -44,15 +44,9 @@ def gumbel_softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
         raise ValueError(f"temperature is {temperature}: must be positive and finite")
     perturbed = _at_least_float32(logits).log_softmax(-1) + noise
     # Shifting by the maximum before the division changes nothing in exact arithmetic and keeps
-    # every quotient at or below 0, so that a tiny temperature cannot overflow to inf - inf.
+    # every quotient at or below 0: positive noise over a temperature near 0 would be inf.
     shifted = perturbed - perturbed.detach().amax(-1, keepdim=True)
     return (shifted / temperature).softmax(-1).to(logits.dtype)
-
-
-def one_hot_of_max(relaxed: Tensor) -> Tensor:
-    """Returns the one-hot vector of the largest entry, `[..., K]` like its argument."""
-    index = relaxed.argmax(-1, keepdim=True)
-    return torch.zeros_like(relaxed).scatter_(-1, index, 1.0)
 
 
 def straight_through(hard: Tensor, relaxed: Tensor) -> Tensor:

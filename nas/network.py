@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,14 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     return Cost(total - auxiliary, counter.get_total_flops() // 2)
 
 
+@runtime_checkable
+class _HasPaths(Protocol):
+    """A part of a network that says which of its modules drop-path may cut."""
+
+    def droppable_paths(self) -> list[nn.Module]:
+        """The modules."""
+
+
 class DropPath:
     """Drops whole paths of single images in training (FractalNet, arXiv:1605.07648; NASNet).
 
@@ -90,8 +98,9 @@ class DropPath:
         self._keep = torch.ones(())
         self._active = False
         for module in network.modules():
-            for path in getattr(module, "droppable_paths", list)():
-                path.register_forward_hook(self)
+            if isinstance(module, _HasPaths):
+                for path in module.droppable_paths():
+                    path.register_forward_hook(self)
 
     def set_probability(self, probability: float) -> None:
         """Sets the probability of a drop, in [0, 1)."""

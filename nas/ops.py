@@ -1,7 +1,7 @@
 """Candidate operations and their registry.
 
-An operation is built by `build_operation(name, channels, stride, affine, track_running_stats)`
-and maps `[B, C, H, W]` to `[B, C, H / stride, W / stride]`. The structures are those of
+An operation is built by `build_operation(name, channels, stride, norm)` and maps `[B, C, H, W]` to
+`[B, C, H / stride, W / stride]`, rounded up. The structures are those of
 NAS-Bench-201 (Dong & Yang, 2020, arXiv:2001.00326) and DARTS (Liu et al., 2019, arXiv:1806.09055);
 parameter counts agree with the published networks.
 
@@ -109,7 +109,8 @@ class FactorizedReduce(nn.Module):
         x = self.relu(x)
         height, width = x.shape[-2:]
         shifted = nn.functional.pad(x[:, :, 1:, 1:], (0, width % 2, 0, height % 2))
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        out: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        return out
 
 
 def _separable(channels: int, kernel_size: int, stride: int, dilation: int) -> list[nn.Module]:

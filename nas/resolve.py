@@ -26,9 +26,13 @@ def resolve_genotype(text: str) -> Genotype:
     if text in PUBLISHED:
         return PUBLISHED[text]
     path = Path(text)
-    if path.is_dir():
-        path = path / "genotype.json"
-    if path.exists():
+    try:
+        if path.is_dir():
+            path = path / "genotype.json"
+        exists = path.exists()
+    except OSError as error:  # a text that is too long for a path, a folder that is closed to us
+        raise UserError(f"genotype: cannot read {text!r}: {error.strerror}") from None
+    if exists:
         return Genotype.load(path)
     if path.suffix == ".json" or len(path.parts) > 1:
         raise UserError(f"genotype: no such file: {path}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.gumbel import gumbel_noise, gumbel_softmax, one_hot_of_max, straight_through
+from nas.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
 from nas.registry import Registry
 from nas.supernet import Sample, Supernet
 
@@ -39,10 +39,10 @@ def _gdas(logits: Tensor, temperature: float, generator: torch.Generator) -> Sam
     """One path by Gumbel-max, straight-through gradient (GDAS, arXiv:1910.04465, eq. 5-7)."""
     noise = gumbel_noise(tuple(logits.shape), generator)
     relaxed = gumbel_softmax(logits, noise, temperature)
-    # The argmax of the relaxed sample could tie at high temperature; that of log p + g does not.
-    hard = one_hot_of_max(logits.detach().log_softmax(-1) + noise)
-    indices = tuple(hard.argmax(-1).tolist())
-    return Sample(straight_through(hard, relaxed), indices)
+    # Not the argmax of the relaxed sample, whose entries may tie at a high temperature.
+    indices = gumbel_max(logits.detach(), noise)
+    hard = nn.functional.one_hot(indices, logits.shape[-1]).to(logits.dtype)
+    return Sample(straight_through(hard, relaxed), tuple(indices.tolist()))
 
 
 def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:

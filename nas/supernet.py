@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.choice import Choice
+from nas.choice import NOT_CONNECTED, Choice
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Sample:
     Attributes:
         weights: `[N, K]`, on the host: the weight of each of the K options of each of the N
             choices. Carries the graph back to the logits, where the sampler has one.
-        indices: The option of each choice where one path runs (its weights are then one-hot);
-            None where all candidates run.
+        indices: The option of each choice where one path runs (its weights are then one-hot), or
+            `NOT_CONNECTED`; None where all candidates run.
     """
 
     weights: Tensor
@@ -89,15 +89,27 @@ class Supernet:
         return list(zip(self.options, table, strict=True))
 
     def fixed(self, choices: Mapping[str, str]) -> Sample:
-        """The sample that takes the named option at every choice, without gradient.
+        """The sample that takes the named options, without gradient.
+
+        A choice that is not named is not connected, like a DARTS edge that a genotype drops.
 
         Raises:
-            KeyError: a choice is missing.
-            ValueError: it names an option that the choice does not have.
+            ValueError: there is no such choice or no such option.
         """
-        indices = [options.index(choices[name]) for name, options in self.options.items()]
-        weights = nn.functional.one_hot(torch.tensor(indices), self.logits.shape[1])
-        return Sample(weights.float(), tuple(indices))
+        foreign = choices.keys() - self.options.keys()
+        if foreign:
+            raise ValueError(f"no choice is named {sorted(foreign)}: allowed are {self.names}")
+        weights = torch.zeros_like(self.logits, requires_grad=False)
+        indices = []
+        for row, (name, options) in enumerate(self.options.items()):
+            option = choices.get(name)
+            if option is not None and option not in options:
+                raise ValueError(f"choice '{name}' has no option '{option}': allowed are {options}")
+            index = NOT_CONNECTED if option is None else options.index(option)
+            indices.append(index)
+            if option is not None:
+                weights[row, index] = 1.0
+        return Sample(weights, tuple(indices))
 
     def forward(self, images: Tensor, sample: Sample) -> Tensor:
         """Runs the model under `sample`, without an architecture gradient."""
@@ -138,11 +150,15 @@ class Supernet:
             return gradient.copy_(handle_gradient)
         rows = torch.tensor(self._rows)
         columns = torch.tensor(sample.indices)[rows]
-        inner_products = handle_gradient.to("cpu", torch.float32)
+        inner_products = handle_gradient.to(gradient)
         return gradient.index_put_((rows, columns), inner_products, accumulate=True)
 
     def _run(self, images: Tensor) -> Tensor:
-        output: Tensor = self.model(images)
+        try:
+            output: Tensor = self.model(images)
+        finally:
+            for choice in self._modules:
+                choice.release()
         return output
 
     def _select(self, indices: Sequence[int], gates: Sequence[Tensor] | None) -> None:

@@ -10,7 +10,7 @@ with `v = dL_val/dw'` and J the (symmetric) Jacobian of the step with respect to
 mixed second derivative along u is a central finite difference: two more passes, no Hessian.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -108,7 +108,7 @@ def _unrolled_step(updater: Updater, gradients: dict[Tensor, Tensor]) -> dict[Te
 
 
 def _through_the_step(
-    updater: Updater, gradients: dict[Tensor, Tensor], vector: list[Tensor | None]
+    updater: Updater, gradients: dict[Tensor, Tensor], vector: Sequence[Tensor | None]
 ) -> dict[Tensor, Tensor]:
     """`-dw'/dgradient` applied to `vector`: learning rate, Nesterov and clipping.
 

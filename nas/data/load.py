@@ -275,7 +275,7 @@ class _LoaderMaker:
             part.images,
             channels=part.info.in_channels,
             size=part.info.image_size,
-            transform=transform,  # type: ignore[arg-type]
+            transform=transform,
             batch_size=batch_size,
             device=self.device,
             seed=self.seed,

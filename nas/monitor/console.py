@@ -174,7 +174,7 @@ def summary_table(rows: Sequence[tuple[str, str]], title: str) -> str:
     """Returns a plain table of names and values with a title, for the end of a run."""
     width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    rule = "-" * max(len(line) for line in [title, *lines])
+    rule = "-" * min(100, max(len(line) for line in [title, *lines]))
     return "\n".join([title, rule, *lines, rule])
 
 

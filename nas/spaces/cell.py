@@ -4,12 +4,13 @@ A cell is written once for supernet and child network; they differ in the module
 factory puts on the edges.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import compress
 
 from torch import nn
 
-from nas.choice import Choice
+from nas.choice import Choice, connects
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm, build_operation
 
@@ -41,6 +42,49 @@ def child_edges(genotype: Genotype, norm: Norm) -> EdgeFactory:
         return None if name == "none" else build_operation(name, channels, stride, norm)
 
     return build
+
+
+class CellEdges(nn.ModuleDict):
+    """The edges of one cell and which of them matter now; keys are `source_target`."""
+
+    def __init__(
+        self,
+        edges: Iterable[Edge],
+        build: Callable[[Edge], nn.Module | None],
+        inputs: Iterable[int],
+        outputs: Iterable[int],
+    ) -> None:
+        """Args:
+        edges: The edges of the cell, ordered by target.
+        build: Makes the module of an edge; None leaves it out.
+        inputs: Nodes that hold the inputs of the cell.
+        outputs: Nodes that the output is made of.
+        """
+        super().__init__()
+        self._pairs: list[tuple[int, int]] = []
+        for edge in edges:
+            module = build(edge)
+            if module is not None:
+                self[f"{edge.source}_{edge.target}"] = module
+                self._pairs.append((edge.source, edge.target))
+        self._inputs, self._outputs = frozenset(inputs), frozenset(outputs)
+        searched = any(isinstance(module, Choice) for module in self.values())
+        # Without a choice nothing changes, and compiled code need not look.
+        self._fixed = None if searched else self._find_live()
+
+    def live(self) -> list[tuple[int, int, nn.Module]]:
+        """(source, target, module) of the edges that the output depends on, by target."""
+        pairs = self._find_live() if self._fixed is None else self._fixed
+        return [(source, target, self[f"{source}_{target}"]) for source, target in pairs]
+
+    def _find_live(self) -> tuple[tuple[int, int], ...]:
+        connected = (connects(module) for module in self.values())
+        present = tuple(compress(self._pairs, connected))
+        return live_edges(present, self._inputs, self._outputs)
+
+    def droppable_paths(self) -> list[nn.Module]:
+        """The edges that drop-path may cut: all but plain skip connections."""
+        return [module for module in self.values() if not isinstance(module, nn.Identity)]
 
 
 @lru_cache(maxsize=1 << 16)

@@ -7,17 +7,17 @@ two inputs. Cells at 1/3 and 2/3 of the depth are reduction cells with an archit
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nas.choice import connects
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
-from nas.ops import FactorizedReduce, Norm, ReLUConvBN
-from nas.spaces.cell import EdgeFactory, child_edges, live_edges, supernet_edges
+from nas.ops import Norm
+from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.darts_genotype import check
-from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, stem
+from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, Preprocess, stem
 from nas.spaces.space import SPACES
 
 NORMAL, REDUCE = "normal", "reduce"
@@ -41,26 +41,6 @@ def cell_edges(cell: str, nodes: int) -> list[Edge]:
     return [Edge(cell, target, source) for target in targets for source in range(target)]
 
 
-class Preprocess(nn.Module):
-    """Brings the two inputs of a cell to its channels and to the same resolution."""
-
-    def __init__(
-        self,
-        before_last: int,
-        last: int,
-        channels: int,
-        after_reduction: bool,
-        norm: Norm,
-    ) -> None:
-        super().__init__()
-        self.input_0 = (
-            FactorizedReduce(before_last, channels, norm)
-            if after_reduction
-            else ReLUConvBN(before_last, channels, 1, 1, norm)
-        )
-        self.input_1 = ReLUConvBN(last, channels, 1, 1, norm)
-
-
 class Cell(nn.Module):
     """One cell: inputs `[B, C0, H0, W0]`, `[B, C1, H, W]`, output `[B, nodes * C, H', W']`."""
 
@@ -75,35 +55,28 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.preprocess = preprocess
-        self.edges = nn.ModuleDict()
-        self._pairs: list[tuple[int, int]] = []
         self._outputs = range(INPUTS, INPUTS + nodes)
         self._channels, self._stride = channels, stride
         self.out_channels = nodes * channels
-        for edge in cell_edges(name, nodes):
-            module = make_edge(edge, channels, stride if edge.source < INPUTS else 1)
-            if module is not None:
-                self.edges[f"{edge.source}_{edge.target}"] = module
-                self._pairs.append((edge.source, edge.target))
+        self.edges = CellEdges(
+            cell_edges(name, nodes),
+            lambda edge: make_edge(edge, channels, stride if edge.source < INPUTS else 1),
+            inputs=range(INPUTS),
+            outputs=self._outputs,
+        )
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        all_edges = zip(self._pairs, self.edges.values(), strict=True)
-        edges = {pair: edge for pair, edge in all_edges if connects(edge)}
-        live = live_edges(tuple(edges), frozenset(range(INPUTS)), frozenset(self._outputs))
-        sources = {source for source, _ in live}
+        live = self.edges.live()
+        sources = {source for source, _, _ in live}
         states: dict[int, Tensor] = {}
         if 0 in sources:
             states[0] = self.preprocess.input_0(before_last)
         if 1 in sources:
             states[1] = self.preprocess.input_1(last)
-        for source, target in live:
-            out = edges[source, target](states[source])
+        for source, target, edge in live:
+            out = edge(states[source])
             states[target] = states[target] + out if target in states else out
         return torch.cat([self._node(states, node, last) for node in self._outputs], dim=1)
-
-    def droppable_paths(self) -> list[nn.Module]:
-        """The edges that drop-path may cut."""
-        return [edge for edge in self.edges.values() if not isinstance(edge, nn.Identity)]
 
     def _node(self, states: Mapping[int, Tensor], node: int, last: Tensor) -> Tensor:
         """The state of `node`; zeros where nothing reaches it."""
@@ -201,7 +174,7 @@ class DARTS:
 
     name = "darts"
     never_derived = frozenset({"none"})
-    searched_cells = (NORMAL, REDUCE)
+    searched_cells: ClassVar[tuple[str, ...]] = (NORMAL, REDUCE)
 
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells of a kind."""
@@ -224,11 +197,6 @@ class DARTS:
                 choices |= {edge.name: self.operations[best[edge]] for edge in kept}
         return Genotype(self.name, self.operations, choices)
 
-    def decisions(self, genotype: Genotype) -> dict[str, str]:
-        """The option of every choice of the supernet under `genotype`: dropped edges are `none`."""
-        edges = [e for cell in self.searched_cells for e in cell_edges(cell, self.nodes)]
-        return {edge.name: genotype.choices.get(edge.name, "none") for edge in edges}
-
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`; every batch norm is affine.
 
@@ -245,7 +213,7 @@ class DARTS:
         preprocess: Preprocess,
         norm: Norm,
         make_edge: EdgeFactory,
-    ) -> nn.Module:
+    ) -> "Cell | FixedReduction":
         """The cell that halves the resolution: here searched like the normal one."""
         return Cell(REDUCE, nodes, channels, preprocess, 2, make_edge)
 
@@ -256,13 +224,15 @@ class GDASFixedReduction(DARTS):
     """The DARTS space with GDAS's hand-made reduction cell (arXiv:1910.04465, figure 3)."""
 
     name = "gdas_frc"
-    searched_cells = (NORMAL,)
+    searched_cells: ClassVar[tuple[str, ...]] = (NORMAL,)
 
     def __post_init__(self) -> None:
-        if self.channels % FixedReduction.GROUPS:
+        # A reduction cell has twice the channels of those before it.
+        multiple = FixedReduction.GROUPS // 2
+        if self.channels % multiple:
             raise UserError(
                 f"channels is {self.channels}: the grouped convolutions of gdas_frc need a "
-                f"multiple of {FixedReduction.GROUPS}"
+                f"multiple of {multiple}"
             )
 
     def reduction_cell(
@@ -272,6 +242,6 @@ class GDASFixedReduction(DARTS):
         preprocess: Preprocess,
         norm: Norm,
         make_edge: EdgeFactory,
-    ) -> nn.Module:
+    ) -> FixedReduction:
         """The fixed reduction cell; searches nothing."""
         return FixedReduction(channels, preprocess, norm)

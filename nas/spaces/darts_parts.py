@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
-from nas.ops import Norm
+from nas.ops import FactorizedReduce, Norm, ReLUConvBN
 
 
 class CifarStem(nn.Module):
@@ -61,6 +61,26 @@ def stem(kind: str, in_channels: int, channels: int, multiplier: int) -> CifarSt
     raise unknown_name("stem", kind, STEMS)
 
 
+class Preprocess(nn.Module):
+    """Brings the two inputs of a cell to its channels and to the same resolution."""
+
+    def __init__(
+        self,
+        before_last: int,
+        last: int,
+        channels: int,
+        after_reduction: bool,
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        self.input_0 = (
+            FactorizedReduce(before_last, channels, norm)
+            if after_reduction
+            else ReLUConvBN(before_last, channels, 1, 1, norm)
+        )
+        self.input_1 = ReLUConvBN(last, channels, 1, 1, norm)
+
+
 class AuxiliaryHead(nn.Module):
     """The second classifier of DARTS's retraining, at 2/3 of the depth, on `[B, C, H, W]`.
 
@@ -88,10 +108,10 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pool(x) if min(x.shape[-2:]) >= 5 else x
-        if pooled.shape[-2:] != (2, 2):
+        pooled = self.pool(x) if min(x.shape[-2:]) >= 5 else None
+        if pooled is None or pooled.shape[-2:] != (2, 2):
             raise UserError(
-                f"network.auxiliary_weight: the auxiliary head is made for images of "
+                f"auxiliary_weight: the auxiliary head is made for images of "
                 f"{self._image_size}x{self._image_size} pixels, it got maps of "
                 f"{x.shape[-2]}x{x.shape[-1]}; set it to 0 or change data.image_size"
             )
@@ -108,7 +128,7 @@ class FixedReduction(nn.Module):
 
     GROUPS = 8
 
-    def __init__(self, channels: int, preprocess: nn.Module, norm: Norm) -> None:
+    def __init__(self, channels: int, preprocess: Preprocess, norm: Norm) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.out_channels = 4 * channels

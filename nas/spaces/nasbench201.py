@@ -8,14 +8,14 @@ block that halves the resolution and doubles the channels between them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
-from nas.choice import connects
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
-from nas.spaces.cell import EdgeFactory, child_edges, live_edges, supernet_edges
+from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, parse_edges
 
 NAME = "nasbench201"
@@ -34,28 +34,21 @@ class Cell(nn.Module):
 
     def __init__(self, nodes: int, channels: int, make_edge: EdgeFactory) -> None:
         super().__init__()
-        self.edges = nn.ModuleDict()
-        self._pairs: list[tuple[int, int]] = []
         self._output = nodes - 1
-        for edge in cell_edges(nodes):
-            module = make_edge(edge, channels, 1)
-            if module is not None:
-                self.edges[f"{edge.source}_{edge.target}"] = module
-                self._pairs.append((edge.source, edge.target))
+        self.edges = CellEdges(
+            cell_edges(nodes),
+            lambda edge: make_edge(edge, channels, 1),
+            inputs={0},
+            outputs={self._output},
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        all_edges = zip(self._pairs, self.edges.values(), strict=True)
-        edges = {pair: edge for pair, edge in all_edges if connects(edge)}
         states = {0: x}
-        for source, target in live_edges(tuple(edges), frozenset({0}), frozenset({self._output})):
-            out = edges[source, target](states[source])
+        for source, target, edge in self.edges.live():
+            out = edge(states[source])
             states[target] = states[target] + out if target in states else out
         # With every path cut the cell is the zero function.
-        return states[self._output] if self._output in states else x.new_zeros(x.shape)
-
-    def droppable_paths(self) -> list[nn.Module]:
-        """The edges that drop-path may cut."""
-        return [edge for edge in self.edges.values() if not isinstance(edge, nn.Identity)]
+        return states[self._output] if self._output in states else torch.zeros_like(x)
 
 
 class ResidualReduction(nn.Module):
@@ -140,10 +133,6 @@ class NASBench201:
         choices = {e.name: self.operations[int(scores[e.name].argmax())] for e in edges}
         return Genotype(NAME, self.operations, choices)
 
-    def decisions(self, genotype: Genotype) -> dict[str, str]:
-        """The option of every choice of the supernet under `genotype`."""
-        return dict(genotype.choices)
-
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, as in the benchmark: every batch norm is affine.
 
@@ -152,7 +141,7 @@ class NASBench201:
         """
         if auxiliary:
             raise UserError(
-                "network.auxiliary_weight: the space nasbench201 has no auxiliary head; set it to 0"
+                "auxiliary_weight: the space nasbench201 has no auxiliary head; set it to 0"
             )
         nodes = check(genotype)
         return Network(self, nodes, child_edges(genotype, Norm()))
@@ -167,6 +156,11 @@ def check(genotype: Genotype) -> int:
     check_operations(genotype, ALL_OPERATIONS)
     edges = parse_edges(genotype)
     nodes = max((edge.target for edge in edges), default=1) + 1
+    if nodes > len(edges) + 1:  # before a list of all edges, which a mistyped node makes huge
+        raise UserError(
+            f"genotype: a nasbench201 cell of {nodes} nodes has one operation on each of its "
+            f"{nodes * (nodes - 1) // 2} edges, this one has {len(edges)}"
+        )
     expected = cell_edges(nodes)
     if edges != expected:
         odd = sorted({e.name for e in edges}.symmetric_difference({e.name for e in expected}))

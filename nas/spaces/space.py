@@ -29,9 +29,6 @@ class SearchSpace(Protocol):
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         """The genotype that the space's rule finds best for scores `[K]` by choice name."""
 
-    def decisions(self, genotype: Genotype) -> dict[str, str]:
-        """The option of every choice of the supernet under `genotype`."""
-
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, without a trace of the search.
 

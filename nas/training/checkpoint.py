@@ -1,6 +1,7 @@
 """Checkpoints of searches and retrainings: written whole or not at all, loaded without code."""
 
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def load_checkpoint(path: Path, kind: str) -> State:
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: nothing to resume")
     try:
+        # torch does not look at the checksums that it writes.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("bad checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and for malicious files
         _log.debug("cannot load %s", path, exc_info=True)
@@ -57,10 +62,10 @@ def load_checkpoint(path: Path, kind: str) -> State:
     if not isinstance(state, dict) or state.get("kind") != kind:
         found = state.get("kind") if isinstance(state, dict) else None
         raise UserError(f"{path} is a checkpoint of kind '{found}', not of a {kind}")
-    if state["format_version"] != FORMAT_VERSION:
+    version = state.get("format_version")
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {state['format_version']}, this release reads "
-            f"version {FORMAT_VERSION}"
+            f"{path} has format version {version}, this release reads version {FORMAT_VERSION}"
         )
     return state
 

@@ -24,7 +24,6 @@ from nas.optimizers import Updater
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
 
-
 _epochs_log = logging.getLogger("nas.epochs")
 
 

@@ -24,7 +24,6 @@ from nas.supernet import Supernet
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
 
-
 MAX_PICTURES = 50
 _epochs_log = logging.getLogger("nas.epochs")
 
@@ -207,7 +206,7 @@ class Search:
 
     def evaluate(self, genotype: Genotype) -> float:
         """Top-1 in percent of `genotype` under the supernet's weights, on the validation half."""
-        sample = self.supernet.fixed(self.space.decisions(genotype))
+        sample = self.supernet.fixed(genotype.choices)
         meter = Meter()
         self.supernet.model.eval()
         with torch.no_grad():

@@ -1,0 +1,146 @@
+"""Runs that are killed, stopped or moved, and go on as if nothing had happened."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_RETRAIN, TINY_SEARCH, start_program
+
+from nas.training.checkpoint import last_checkpoint
+
+Run = Callable[..., tuple[int, str]]
+
+_PROGRAMS = {
+    "search": (*TINY_SEARCH, "epochs=3"),
+    "retrain": (
+        "genotype=nasbench201_resnet",
+        *TINY_RETRAIN,
+        "epochs=3",
+        "drop_path=0.2",
+        "ema_decay=0.9",
+    ),
+}
+
+
+def _same(a: object, b: object, where: str = "") -> None:
+    """Asserts that two checkpoints agree to the bit."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys(), where
+        for key in a:
+            _same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple) and len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            _same(x, y, f"{where}[{index}]")
+    else:
+        assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
+
+
+def _state(run: Path) -> dict[str, object]:
+    state: dict[str, object] = torch.load(last_checkpoint(run), weights_only=True)
+    del state["settings"]
+    return state
+
+
+def _metrics(run: Path) -> list[dict[str, object]]:
+    """The lines of metrics.jsonl without those that depend on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("speed/", "memory/"))} for line in lines
+    ]
+
+
+@pytest.mark.parametrize("program", sorted(_PROGRAMS))
+@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.05), (signal.SIGKILL, 0.4)])
+def test_a_run_killed_at_any_step_goes_on_to_the_bit(
+    run_program: Run, tmp_path: Path, program: str, number: signal.Signals, after_s: float
+) -> None:
+    settings = _PROGRAMS[program]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, output = run_program(program, *settings, f"run_dir={whole}")
+    assert code == 0, output
+
+    slow = (*settings, "checkpoint_every_steps=1")
+    process = start_program(program, *slow, f"run_dir={cut}")
+    _wait_for(last_checkpoint(cut), process)
+    time.sleep(after_s)
+    process.send_signal(number)
+    process.communicate()
+    done = torch.load(last_checkpoint(cut), weights_only=True)["step"]
+
+    code, output = run_program(program, *slow, f"run_dir={cut}", "resume=true")
+    assert code == 0, output
+    final = _state(whole)
+    assert isinstance(done, int) and done <= int(str(final["step"]))
+    _same(final, _state(cut))
+    assert _metrics(whole) == _metrics(cut)
+    assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_search_says_so_and_how_to_go_on(
+    run_program: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    settings = (*TINY_SEARCH, "epochs=400", f"run_dir={run}")
+    process = start_program("search", *settings)
+    _wait_for(last_checkpoint(run), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    last = output.strip().splitlines()[-1]
+    assert f"stopped by {number.name} after step" in last
+    assert f"run_dir={run}" in last
+    assert "Traceback" not in output
+    step = torch.load(last_checkpoint(run), weights_only=True)["step"]
+    assert f"after step {step}," in last
+
+
+def _wait_for(path: Path, process: object, timeout_s: float = 90.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]  # type: ignore[attr-defined]
+        assert time.monotonic() < end, "no checkpoint came"
+        time.sleep(0.01)
+
+
+def test_resume_takes_the_newest_run_and_the_same_folder_goes_on(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed in (("old", 1), ("new", 2)):
+        run_dir = f"run_dir={tmp_path}/runs/search/{name}"
+        assert run_program("search", *TINY_SEARCH, "epochs=1", f"seed={seed}", run_dir)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    code, output = run_program("search", *TINY_SEARCH, "epochs=1", "seed=2", "resume=true")
+    assert code == 0, output
+    assert "runs/search/new" in output
+    # Without resume=true a folder that holds a checkpoint is continued too, never overwritten.
+    code, output = run_program(
+        "search", *TINY_SEARCH, "epochs=1", "seed=3", "run_dir=runs/search/old"
+    )
+    assert code == 1
+    assert "seed was 1, is 3" in output
+
+
+def test_other_settings_and_damaged_checkpoints_are_refused_in_one_line(
+    run_program: Run, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = (*TINY_SEARCH, "epochs=1", f"run_dir={run}")
+    assert run_program("search", *settings)[0] == 0
+    code, output = run_program("search", *settings, "batch_size=16", "resume=true")
+    assert code == 1
+    assert "cannot resume" in output and "batch_size was 32, is 16" in output
+
+    path = last_checkpoint(run)
+    path.write_bytes(path.read_bytes()[:1000])
+    code, output = run_program("search", *settings, "resume=true")
+    assert code == 1
+    assert len(output.strip().splitlines()) == 1
+    assert str(path) in output and "damaged" in output

@@ -1,0 +1,180 @@
+"""`search.py` as a user runs it: results, every part of the configuration, bad input."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_SEARCH
+
+from nas.genotype import Genotype
+from nas.samplers import SAMPLERS
+from nas.spaces import SPACES
+
+Run = Callable[..., tuple[int, str]]
+
+
+def test_a_search_leaves_all_its_results(run_program: Run, tmp_path: Path) -> None:
+    code, output = run_program("search", *TINY_SEARCH, f"run_dir={tmp_path}/run")
+    assert code == 0, output
+    run = tmp_path / "run"
+    genotype = Genotype.load(run / "genotype.json")
+    assert genotype.space == "nasbench201"
+    assert genotype.confidence.keys() == genotype.choices.keys()
+    assert (run / "cell.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 <= summary["metrics"]["accuracy/genotype_validation"] <= 100
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert (run / ".hydra" / "config.yaml").exists()
+    assert "epoch 2/2" in (run / "search.log").read_text()
+    assert summary["genotype"] in output
+    assert f"retrain.py genotype={run}/genotype.json" in output
+    assert "margin" in output and "entropy" in output
+
+
+_SMALL = {
+    "nasbench201": ("space.channels=4", "space.cells_per_stage=1"),
+    "darts": ("space.channels=4", "space.cells=3", "space.nodes=2"),
+    "gdas_frc": ("space.channels=8", "space.cells=3", "space.nodes=2"),
+}
+
+
+@pytest.mark.parametrize("space", sorted(SPACES))
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_space_runs_with_every_sampler(
+    run_program: Run, tmp_path: Path, space: str, sampler: str
+) -> None:
+    derive = ("derive=argmax",) if SAMPLERS.get(sampler).learns else ("derive=sampled",)
+    more = ("derive.num_samples=3",) if derive == ("derive=sampled",) else ()
+    arguments = (f"space={space}", f"sampler={sampler}", *_SMALL[space], *derive, *more)
+    size = ("epochs=1", "batch_size=32", "data.limit=128", f"run_dir={tmp_path}/run")
+    code, output = run_program("search", *arguments, *size)
+    assert code == 0, output
+    assert Genotype.load(tmp_path / "run" / "genotype.json").space == space
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("bilevel=second_order",),
+        ("bilevel=single_level",),
+        ("bilevel.order=logits_first", "bilevel.weight_steps=2", "bilevel.logits_steps=2"),
+        ("derive=sampled", "derive.num_samples=4"),
+        ("precision=bf16",),
+        ("channels_last=false", "deterministic=true"),
+        ("warmup_epochs=1", "evaluate_every_epochs=2"),
+        ("space.affine=true", "space.track_running_stats=true"),
+        ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
+        ("space.operations=[skip_connect,nor_conv_3x3]",),
+    ],
+    ids=lambda overrides: ",".join(overrides),
+)
+def test_every_setting_can_be_used(
+    run_program: Run, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    code, output = run_program("search", *TINY_SEARCH, *overrides, f"run_dir={tmp_path}/run")
+    assert code == 0, output
+
+
+def test_the_same_seed_finds_the_same_and_another_does_not(
+    run_program: Run, tmp_path: Path
+) -> None:
+    def logits(name: str, seed: int) -> torch.Tensor:
+        run = tmp_path / name
+        assert run_program("search", *TINY_SEARCH, f"seed={seed}", f"run_dir={run}")[0] == 0
+        state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+        assert isinstance(state["logits"], torch.Tensor)
+        return state["logits"]
+
+    first = logits("a", 3)
+    assert torch.equal(first, logits("b", 3))
+    assert not torch.equal(first, logits("c", 4))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("sampler=gdsa",), r"unknown sampler 'gdsa': allowed are .*did you mean 'gdas'\?"),
+        (("space=dart",), r"unknown space 'dart': .*did you mean 'darts'\?"),
+        (("experiment=gdas_nasbench20",), r"did you mean 'gdas_nasbench201'\?"),
+        (("sampler.nme=gdas",), r"unknown setting 'sampler.nme'; did you mean 'sampler.name'\?"),
+        (("epochz=3",), r"unknown setting 'epochz'; did you mean 'epochs'\?"),
+        (("+foo=1",), r"settings cannot be added: \+foo=1"),
+        (("epochs=abc",), r"epochs: Value 'abc' .* Integer"),
+        (("epochs=0",), r"epochs is 0: must be at least 1"),
+        (("epochs==3",), r"epochs==3"),
+        (("batch_size=5000",), r"batch_size is 5000, but there are only \d+ training images"),
+        (("device=cuda:7",), r"device is 'cuda:7', but"),
+        (("device=tpu",), r"device is 'tpu': allowed are auto, cpu, cuda"),
+        (("precision=fp8",), r"unknown precision 'fp8' \(precision\)"),
+        (("bilevel.order=weights_frist",), r"did you mean 'weights_first'\?"),
+        (("bilevel.weight_steps=0",), r"bilevel.weight_steps is 0: must be at least 1"),
+        (("bilevel=second_order", "weights.name=adam"), r"set weights.name=sgd"),
+        (("sampler=uniform",), r"use derive=sampled"),
+        (("sampler.temperature_end=0",), r"sampler.temperature_end is 0.0: must be positive"),
+        (("space.operations=[none,nor_conv_3x4]",), r"did you mean 'nor_conv_3x3'\?"),
+        (("space.operations=[none,none]",), r"space.operations must be different names"),
+        (("space=darts", "space.operations=[none]"), r"nothing can be derived"),
+        (("space=darts", "space.stem=cifra"), r"unknown stem 'cifra'.*did you mean 'cifar'\?"),
+        (("space=gdas_frc", "space.channels=10"), r"space.channels is 10: .* multiple of 4"),
+        (("weights.schedule=cosin",), r"unknown schedule .*did you mean 'cosine'\?"),
+        (("logits.learning_rate=-1",), r"logits.learning_rate is -1.0: must be positive"),
+        (("data=image_folder",), r"data.path: give the folder"),
+        (("data=image_folder", "data.path=/no/such"), r"data.path: no such folder: /no/such"),
+        (("data.name=digit",), r"unknown data set 'digit' .*did you mean 'digits'\?"),
+        (("resume=true",), r"resume=true, but there is no checkpoint"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_answered_in_one_line(
+    run_program: Run, tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    run = tmp_path / "run"
+    code, output = run_program("search", "epochs=1", *overrides, f"run_dir={run}")
+    assert code == 1
+    lines = output.strip().splitlines()
+    assert len(lines) == 1, output
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert not run.exists(), "nothing may be left behind"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run_program: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, output = run_program("search", f"run_dir={tmp_path}/file/run")
+    assert code == 1
+    assert output.startswith("error: run_dir: cannot write")
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_a_diverging_search_stops_with_one_line(run_program: Run, tmp_path: Path) -> None:
+    code, output = run_program(
+        "search",
+        *TINY_SEARCH,
+        "weights.learning_rate=1e30",
+        "weights.clip_norm=0",
+        f"run_dir={tmp_path}/run",
+    )
+    assert code == 1
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and re.search(r"is (nan|inf)", errors[0])
+    assert "Traceback" not in output
+
+
+def test_a_sweep_over_seeds_gives_a_table(run_program: Run, tmp_path: Path) -> None:
+    from nas.sweep import load_results, table
+
+    sweep = tmp_path / "sweep"
+    code, output = run_program(
+        "search", "-m", *TINY_SEARCH, "epochs=1", "seed=0,1,2", f"hydra.sweep.dir={sweep}"
+    )
+    assert code == 0, output
+    results = load_results([sweep])
+    assert len(results) == 3
+    rows = table(results).splitlines()[2:]
+    assert len(rows) == 1
+    values = [result.metrics["accuracy/genotype_validation"] for result in results]
+    assert f"| 3 | {sum(values) / 3:.2f} |" in rows[0]

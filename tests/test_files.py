@@ -1,0 +1,76 @@
+"""Files are replaced whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from nas.errors import UserError
+from nas.files import replace_text, replacing
+
+
+def test_text_is_written_and_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "text.json"
+    replace_text(path, "one\n")
+    replace_text(path, "zwei \N{LATIN SMALL LETTER U WITH DIAERESIS}\n")
+    assert path.read_text(encoding="utf-8") == "zwei \N{LATIN SMALL LETTER U WITH DIAERESIS}\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_reader_sees_the_old_file_until_the_end_and_the_suffix_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cell.png"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.suffix == ".png"
+        assert temporary.parent == path.parent
+        assert path.read_text() == "old"
+    assert path.read_text() == "half"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), ValueError("y")])
+def test_failing_writer_leaves_the_old_file_and_nothing_else(
+    error: BaseException, tmp_path: Path
+) -> None:
+    path = tmp_path / "text"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_is_one_line_and_leaves_the_old_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "text"
+    path.write_text("old")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(UserError) as caught:
+        replace_text(path, "new")
+    assert str(caught.value) == f"cannot write {path}: No space left on device"
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("old")
+    for path in (blocker / "text", blocker / "folder" / "text"):
+        with pytest.raises(UserError, match="cannot write") as caught:
+            replace_text(path, "new")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert blocker.read_text() == "old"
+
+
+def test_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "text"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,208 @@
+"""What runs share: stopping, meters, devices."""
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+import torch
+from torch import nn
+
+from nas.bilevel import BatchResult
+from nas.errors import UserError
+from nas.training.run import (
+    EpochTime,
+    Interrupted,
+    Meter,
+    StopRequest,
+    autocast_for,
+    choose_device,
+    seed_everything,
+    to_device,
+)
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(params=SIGNALS, ids=lambda number: number.name)
+def number(request: pytest.FixtureRequest) -> signal.Signals:
+    found: signal.Signals = request.param
+    return found
+
+
+@pytest.fixture
+def heard(number: signal.Signals) -> Iterator[list[int]]:
+    """The signals that reach the handler that was there before."""
+    numbers: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+
+    before = signal.signal(number, note)
+    yield numbers
+    signal.signal(number, before)
+
+
+def test_first_signal_is_noted_and_the_second_acts_as_before(
+    number: signal.Signals, heard: list[int]
+) -> None:
+    with StopRequest() as stop:
+        assert stop.signal_name is None
+        os.kill(os.getpid(), number)
+        assert stop.signal_name == number.name
+        assert heard == []
+        os.kill(os.getpid(), number)
+        assert heard == [number]
+
+
+def test_handlers_are_back_after_the_context(number: signal.Signals, heard: list[int]) -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with StopRequest() as stop:
+        assert [signal.getsignal(n) for n in SIGNALS] != before
+    with pytest.raises(ValueError, match="stop"), StopRequest():
+        raise ValueError("stop")
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    os.kill(os.getpid(), number)
+    assert heard == [number]
+    assert stop.signal_name is None
+
+
+def test_second_interrupt_from_the_keyboard_ends_the_program() -> None:
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_name == "SIGINT"
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupted_run_has_the_exit_code_that_shells_expect(name: str, code: int) -> None:
+    error = Interrupted(name, 7)
+    assert error.exit_code == code
+    assert str(error) == f"stopped by {name} after step 7, state saved"
+
+
+def batch(loss: float, correct: int, images: int) -> BatchResult:
+    return BatchResult(torch.tensor(loss), torch.tensor(correct), images)
+
+
+def test_meter_weighs_batches_by_their_images() -> None:
+    meter = Meter()
+    meter.add(batch(1.0, 3, 4))
+    meter.add(batch(4.0, 1, 2))
+    assert meter.loss == pytest.approx((4 * 1.0 + 2 * 4.0) / 6, abs=0)
+    assert meter.accuracy == pytest.approx(100 * 4 / 6)
+    assert meter.num_images == 6
+
+
+def test_meter_does_not_lose_small_losses_in_a_large_sum() -> None:
+    meter = Meter()
+    meter.add(batch(2.0**24, 0, 1))
+    for _ in range(8):
+        meter.add(batch(0.5, 0, 1))
+    assert meter.loss == (2**24 + 4) / 9
+
+
+def test_empty_meter_is_nan_also_after_a_reset() -> None:
+    meter = Meter()
+    assert math.isnan(meter.loss) and math.isnan(meter.accuracy)
+    meter.add(batch(1.0, 1, 1))
+    meter.reset()
+    assert math.isnan(meter.loss) and math.isnan(meter.accuracy)
+
+
+@pytest.mark.parametrize("num_batches", [0, 2])
+def test_meter_goes_on_from_its_state(num_batches: int) -> None:
+    meter, again = Meter(), Meter()
+    for _ in range(num_batches):
+        meter.add(batch(1.5, 2, 4))
+    again.load_state_dict(meter.state_dict(), torch.device("cpu"))
+    for m in (meter, again):
+        m.add(batch(0.25, 1, 2))
+    assert (again.loss, again.accuracy, again.num_images) == (
+        meter.loss,
+        meter.accuracy,
+        4 * num_batches + 2,
+    )
+
+
+def test_epoch_without_a_step_has_no_speed() -> None:
+    time = EpochTime()
+    time.stop()
+    assert time.metrics() == {}
+    time.add_step(32)
+    time.stop()
+    found = time.metrics()
+    # Images a second and milliseconds a step are two views of one time.
+    assert found["speed/images_per_s"] * found["speed/step_ms"] == pytest.approx(32 * 1000)
+
+
+def test_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "CPU", "cpu:0", "mps", "cu da"])
+def test_unknown_device_lists_what_is_allowed(name: str) -> None:
+    with pytest.raises(UserError, match="allowed are auto, cpu, cuda and cuda:<number>"):
+        choose_device(name)
+
+
+def machine_with(num_gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+
+
+def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(0, monkeypatch)
+    assert choose_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(UserError, match="sees no GPU here; use device=cpu"):
+            choose_device(name)
+
+
+def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(2, monkeypatch)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="there are only 2 GPUs"):
+        choose_device("cuda:2")
+    for name in ("cuda:", "cuda:x", "cuda:-1", "cudax", "cuda:" + "9" * 30):
+        with pytest.raises(UserError, match="not a device") as caught:
+            choose_device(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_precision_of_forward_passes() -> None:
+    layer, x = nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        with autocast_for(precision, torch.device("cpu"))():
+            assert layer(x).dtype == dtype
+
+
+def test_convolution_weights_go_channels_last_where_asked() -> None:
+    for channels_last in (False, True):
+        conv = to_device(nn.Conv2d(4, 8, 3), torch.device("cpu"), channels_last)
+        weight = conv.get_parameter("weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_seed_replays_both_generators() -> None:
+    draws = []
+    for _ in range(2):
+        generator = seed_everything(5)
+        draws.append((torch.rand(3), torch.rand(3, generator=generator)))
+    assert torch.equal(draws[0][0], draws[1][0])
+    assert torch.equal(draws[0][1], draws[1][1])
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_algorithms_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        seed_everything(5, deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
