@@ -38,7 +38,7 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
     """Sets a square of `length` pixels a side to 0 in each image (arXiv:1708.04552).
 
     Centres are uniform over all pixels and squares are cut off at the borders, as in the code of
-    DARTS: rows `[y - length // 2, y + length // 2)`. Images are `[B, C, H, W]` and normalised.
+    DARTS: rows from `y - length // 2` on. Images are `[B, C, H, W]` and normalised.
     """
     half = length // 2
     batch, _, height, width = images.shape
@@ -47,7 +47,7 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
     def inside(size: int) -> Tensor:
         centre = torch.randint(size, (batch, 1), generator=generator, device=device)
         offset = torch.arange(size, device=device) - centre
-        return (offset >= -half) & (offset < half)
+        return (offset >= -half) & (offset < length - half)
 
     hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
     return images.masked_fill(hole, 0.0)

@@ -9,20 +9,15 @@ from typing import TypeVar
 
 import torch
 
-from nas.data.folder import ImageFiles, decode_all, find_splits, image_shape
-from nas.data.memory import Augmentation, MemoryLoader, channel_statistics
+from nas.data.decode import check_sizes, decode_all, image_shape
+from nas.data.folder import ImageFiles, list_test, list_training
+from nas.data.loaders import IMAGENET, LoaderMaker, Part
+from nas.data.memory import channel_statistics
 from nas.data.order import Loader, stratified_split
 from nas.data.settings import DataInfo, DataSettings
 from nas.data.sources import SOURCES, Images, load_split
-from nas.data.stream import (
-    StreamLoader,
-    evaluation_transform,
-    imagenet_training_transform,
-    training_transform,
-)
 from nas.errors import UserError, unknown_name
 
-IMAGENET = "imagenet"
 FOLDERS = ("image_folder", IMAGENET)
 IMAGENET_SIZE = 224
 _STATISTICS_IMAGES = 10_000
@@ -56,22 +51,6 @@ class RetrainData:
     info: DataInfo
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Images with all that a loader of them needs; either decoded or as files."""
-
-    images: Images | ImageFiles
-    settings: DataSettings
-    info: DataInfo
-
-    def select(self, indices: torch.Tensor) -> "_Part":
-        return replace(self, images=self.images.select(indices))
-
-    @property
-    def size(self) -> int:
-        return len(self.images.labels)
-
-
 def load_search_data(
     settings: DataSettings,
     *,
@@ -92,14 +71,14 @@ def load_search_data(
     first, second = stratified_split(
         part.images.labels, settings.validation_fraction, seed, "validation split"
     )
-    train, validation = part.select(first), part.select(second)
+    train, validation = part.select(first).to(device), part.select(second).to(device)
     for name, half in (("weights", train), ("logits", validation)):
         if half.size < batch_size:
             raise UserError(
                 f"batch_size is {batch_size}, but there are only {half.size} training images "
                 f"for the {name}: take a smaller batch or change data.validation_fraction"
             )
-    maker = _LoaderMaker(seed, device, channels_last)
+    maker = LoaderMaker(seed, device, channels_last)
     return SearchData(
         maker.training(train, batch_size, "train"),
         maker.training(validation, batch_size, "validation"),
@@ -128,34 +107,41 @@ def load_retrain_data(
             f"batch_size is {batch_size}, but there are only {part.size} training images: take a "
             "smaller batch"
         )
-    test = _open(settings, train=False, info=part.info)
-    maker = _LoaderMaker(seed, device, channels_last)
+    test = _open(settings, train=False, info=part.info).to(device)
+    maker = LoaderMaker(seed, device, channels_last)
     return RetrainData(
-        maker.training(part, batch_size, "train"),
+        maker.training(part.to(device), batch_size, "train"),
         maker.evaluation(test, eval_batch_size),
         replace(part.info, num_test=test.size),
     )
 
 
-def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> _Part:
+def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> Part:
     """The training images, or the test images described by the `info` of the training images."""
     if settings.name not in FOLDERS:
         if settings.name not in SOURCES:
             raise unknown_name("data set", settings.name, [*SOURCES, *FOLDERS], "data.name")
+        _refuse_storage(settings, "stream", "held in memory")
         images = load_split(settings, train)
         images = _limited(images, settings) if train else images
-        return _Part(images, settings, info or _describe(images, settings))
+        return Part(images, settings, info or _describe(images, settings))
     if settings.path is None:
         raise UserError(f"data.path: give the folder of the images for data={settings.name}")
-    splits = find_splits(Path(settings.path), settings.test_fraction)
-    files = _limited(splits[0], settings) if train else splits[1]
+    if settings.name == IMAGENET:
+        _refuse_storage(settings, "memory", "streamed")
+    root = Path(settings.path).expanduser()
+    list_files = list_training if train else list_test
+    files = list_files(root, settings.test_fraction)
+    files = _limited(files, settings) if train else files
     channels, size = _shape(files, settings, info)
+    resize = settings.image_size is not None or settings.name == IMAGENET
     if _streams(files, channels, size, settings):
-        return _Part(files, settings, info or _describe_files(files, channels, size, settings))
-    resize = settings.image_size is not None
+        if not resize:
+            check_sizes(files, size)
+        return Part(files, settings, info or _describe_files(files, channels, size, settings))
     pixels = decode_all(files, channels, size, resize=resize)
     images = Images(pixels, files.labels, files.class_names)
-    return _Part(images, settings, info or _describe(images, settings))
+    return Part(images, settings, info or _describe(images, settings))
 
 
 def _shape(files: ImageFiles, settings: DataSettings, info: DataInfo | None) -> tuple[int, int]:
@@ -171,6 +157,13 @@ def _streams(files: ImageFiles, channels: int, size: int, settings: DataSettings
         return True
     mib = len(files.paths) * channels * size * size / 2**20
     return settings.storage == "auto" and mib > settings.memory_limit_mib
+
+
+def _refuse_storage(settings: DataSettings, storage: str, how: str) -> None:
+    if settings.storage == storage:
+        raise UserError(
+            f"data.storage is {storage}: {settings.name} is always {how}; leave it at auto"
+        )
 
 
 def _limited(images: ImagesOrFiles, settings: DataSettings) -> ImagesOrFiles:
@@ -216,71 +209,3 @@ def _given_statistics(
                 f"data.{key} has {len(values)} values, the images have {channels} channels"
             )
     return tuple(settings.mean), tuple(settings.std)
-
-
-@dataclass(frozen=True)
-class _LoaderMaker:
-    """Makes loaders that share seed, device and layout."""
-
-    seed: int
-    device: torch.device
-    channels_last: bool
-
-    def training(self, part: _Part, batch_size: int, stream: str) -> Loader:
-        """Shuffled and augmented batches."""
-        info, augmentation = part.info, Augmentation.of(part.settings)
-        if isinstance(part.images, Images):
-            return self._memory(part.images, info, batch_size, stream, augmentation)
-        transform = (
-            imagenet_training_transform(info.image_size, info.mean, info.std)
-            if info.name == IMAGENET
-            else training_transform(info.image_size, augmentation, info.mean, info.std)
-        )
-        return self._stream(part, transform, batch_size, stream, shuffle=True)
-
-    def evaluation(self, part: _Part, batch_size: int) -> Loader:
-        """All images as they are, in order."""
-        info = part.info
-        if isinstance(part.images, Images):
-            return self._memory(part.images, info, batch_size, "evaluation", None)
-        resize = round(info.image_size * 256 / 224) if info.name == IMAGENET else None
-        transform = evaluation_transform(info.image_size, info.mean, info.std, resize=resize)
-        return self._stream(part, transform, batch_size, "evaluation", shuffle=False)
-
-    def _memory(
-        self,
-        images: Images,
-        info: DataInfo,
-        batch_size: int,
-        stream: str,
-        augmentation: Augmentation | None,
-    ) -> Loader:
-        return MemoryLoader(
-            images.pixels.to(self.device),
-            images.labels.to(self.device),
-            info.mean,
-            info.std,
-            batch_size=batch_size,
-            seed=self.seed,
-            stream=stream,
-            augmentation=augmentation,
-            channels_last=self.channels_last,
-        )
-
-    def _stream(
-        self, part: _Part, transform: object, batch_size: int, stream: str, *, shuffle: bool
-    ) -> Loader:
-        assert isinstance(part.images, ImageFiles)
-        return StreamLoader(
-            part.images,
-            channels=part.info.in_channels,
-            size=part.info.image_size,
-            transform=transform,
-            batch_size=batch_size,
-            device=self.device,
-            seed=self.seed,
-            stream=stream,
-            shuffle=shuffle,
-            num_workers=part.settings.num_workers,
-            channels_last=self.channels_last,
-        )

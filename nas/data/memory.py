@@ -101,11 +101,14 @@ class MemoryLoader:
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel of uint8 `[N, C, H, W]`, pixels scaled to [0, 1]."""
-    total = torch.zeros(2, images.shape[1], dtype=torch.float64)
-    for chunk in images.split(4096):  # float64 copies of a whole data set would not fit
-        pixels = chunk.double().div_(255)
-        total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
-    mean, square = total / (images.numel() / images.shape[1])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for first in range(0, len(images), 4096):  # counting makes int64 copies
+        for channel, pixels in enumerate(images[first : first + 4096].unbind(1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
+    # Sums of whole numbers are exact, so no order of the images can change the result.
+    shares = counts / counts.sum(1, keepdim=True, dtype=torch.float64)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]).square()).sum(1)
     # A channel that is constant has no deviation to divide by.
-    std = (square - mean.square()).clamp_min(1e-12).sqrt()
-    return tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist())
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1e-3).tolist())

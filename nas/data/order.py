@@ -61,15 +61,17 @@ def permutation(size: int, *parts: int | str) -> Tensor:
 
 
 def stratified_split(labels: Tensor, fraction: float, *parts: int | str) -> tuple[Tensor, Tensor]:
-    """Splits indices so that the second part has `fraction` of each class, rounded.
+    """Splits indices so that the second part has `round(fraction * N)`, each class its share.
 
+    Shares are rounded by largest remainder, so that rounding never adds up over many classes.
     Both parts are sorted and depend on labels and `parts` alone.
     """
-    second = []
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero()[:, 0]
-        count = round(fraction * len(members))
-        second.append(members[permutation(len(members), *parts, label)[:count]])
+    shares = torch.bincount(labels).double() * fraction
+    quota = shares.floor().long()
+    missing = round(fraction * len(labels)) - int(quota.sum())
+    quota[(quota - shares).argsort(stable=True)[:missing]] += 1
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[torch.cat(second)] = True
+    for label, count in enumerate(quota.tolist()):
+        members = (labels == label).nonzero()[:, 0]
+        chosen[members[permutation(len(members), *parts, label)[:count]]] = True
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]

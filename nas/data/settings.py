@@ -59,8 +59,12 @@ class DataSettings:
                 raise ValueError(f"data.{key} is {value}: must be at least {lowest}, or null")
         if (self.mean is None) != (self.std is None):
             raise ValueError("data.mean and data.std must be given together, or both be null")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"data.std is {self.std}: every value must be positive")
+        for key in ("mean", "std"):
+            values = getattr(self, key) or ()
+            if not all(0 <= value <= 1 for value in values) or (key == "std" and 0 in values):
+                raise ValueError(
+                    f"data.{key} is {list(values)}: must be for pixels from 0 to 1; divide by 255"
+                )
         if self.storage not in STORAGES:
             raise ValueError(unknown_name("storage", self.storage, STORAGES, "data.storage"))
 

@@ -3,6 +3,7 @@
 A new data set is one function here that is registered under its name, and one YAML file.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from nas.errors import UserError
 from nas.registry import Registry
 
 DEFAULT_PATH = "data"
+# What torchvision raises for files that are missing, cut off or not to be had.
+_FETCH_ERRORS = (RuntimeError, OSError, EOFError, ValueError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Images:
         """The images at `indices`."""
         return Images(self.pixels[indices], self.labels[indices], self.class_names)
 
+    def to(self, device: torch.device) -> "Images":
+        """The same on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device), self.class_names)
+
 
 LoadSplit = Callable[[DataSettings, bool], Images]
 """Loads the training images (True) or the test images (False) of a data set."""
@@ -56,7 +63,8 @@ def load_split(settings: DataSettings, train: bool) -> Images:
     if size is None or size == images.pixels.shape[-1]:
         return images
     # In parts: the resizing works in float32.
-    parts = [functional.resize(part, [size, size]) for part in images.pixels.split(4096)]
+    firsts = range(0, len(images.pixels), 4096)
+    parts = [functional.resize(images.pixels[i : i + 4096], [size, size]) for i in firsts]
     return Images(torch.cat(parts), images.labels, images.class_names)
 
 
@@ -115,19 +123,29 @@ def _fetch(
     settings: DataSettings, make: Callable[[Path, bool], datasets.VisionDataset]
 ) -> datasets.VisionDataset:
     """Opens a data set of torchvision, downloading it if it is not there and may be."""
-    root = Path(settings.path or DEFAULT_PATH)
+    root = Path(settings.path or DEFAULT_PATH).expanduser()
     try:
-        return make(root, False)
-    except (RuntimeError, OSError, EOFError, ValueError):
+        return _quietly(make, root, False)
+    except _FETCH_ERRORS:
         if not settings.download:
             raise UserError(
                 f"data.path: {settings.name} is not in {root}, or damaged there; give its folder "
                 "or allow data.download=true"
             ) from None
     try:
-        return make(root, True)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        return _quietly(make, root, True)
+    except _FETCH_ERRORS as error:
         raise UserError(
             f"data.download: cannot fetch {settings.name} into {root} ({error}); "
-            "put the files there by hand or use data=image_folder"
+            "put the files there by hand, set data.path to a folder that has them, or use "
+            "data=image_folder"
         ) from None
+
+
+def _quietly(
+    make: Callable[[Path, bool], datasets.VisionDataset], root: Path, download: bool
+) -> datasets.VisionDataset:
+    """Newer versions of NumPy warn of CIFAR's old pickles, which no user can do anything about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(root, download)

@@ -1,7 +1,8 @@
 """Large data sets: worker processes decode and augment file by file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,34 +10,59 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nas.data.folder import ImageFiles, fit, open_image
+from nas.data.decode import fit, open_image
+from nas.data.folder import ImageFiles
 from nas.data.memory import Augmentation
 from nas.data.order import derived_seed, permutation
+from nas.errors import UserError
 
 Item = tuple[int, int]
-"""Index of a file and seed of its augmentation."""
+"""Epoch, and index of a file."""
+
+Transform = Callable[..., Any]
+"""From a PIL image to a normalised tensor, or a step on that way."""
 
 
-class StreamDataset(Dataset[tuple[Tensor, int]]):
+class StreamDataset(Dataset[tuple[Tensor, int] | UserError]):
     """Decoded, augmented and normalised images, float32 `[C, size, size]`, with their labels.
 
-    Each item comes with its own seed, so that it does not matter which worker makes it.
+    The randomness of an item depends on seed, stream, epoch and index alone, so that it does not
+    matter which worker makes it. A broken image is returned as its error: one that is raised in a
+    worker arrives as a traceback of many lines.
     """
 
-    def __init__(self, files: ImageFiles, channels: int, size: int, transform: v2.Transform):
-        self._files, self._channels, self._size = files, channels, size
-        self._transform = transform
+    def __init__(
+        self, files: ImageFiles, channels: int, transform: Transform, seed: int, stream: str
+    ) -> None:
+        self._files, self._channels, self._transform = files, channels, transform
+        self._seed, self._stream = seed, stream
 
     def __len__(self) -> int:
         return len(self._files.paths)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int]:
-        index, seed = item
-        image = open_image(self._files.paths[index], self._channels)
+    def __getitem__(self, item: Item) -> tuple[Tensor, int] | UserError:
+        epoch, index = item
+        try:
+            image = open_image(self._files.paths[index], self._channels)
+        except UserError as error:
+            return error
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which would seed the GPU as well, and nothing restores that.
+            torch.default_generator.manual_seed(
+                derived_seed(self._seed, self._stream, epoch, index)
+            )
             pixels: Tensor = self._transform(image)
         return pixels, int(self._files.labels[index])
+
+
+def collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
+    """Images `[B, C, H, W]` and labels `[B]`, or the first error among the items."""
+    good: list[tuple[Tensor, int]] = []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        good.append(item)
+    return torch.stack([pixels for pixels, _ in good]), torch.tensor([label for _, label in good])
 
 
 class StreamLoader:
@@ -47,8 +73,7 @@ class StreamLoader:
         files: ImageFiles,
         *,
         channels: int,
-        size: int,
-        transform: v2.Transform,
+        transform: Transform,
         batch_size: int,
         device: torch.device,
         seed: int = 0,
@@ -60,7 +85,6 @@ class StreamLoader:
         """Args:
         files: The images.
         channels: 1 or 3.
-        size: Pixels a side after the transform.
         transform: From a PIL image to a normalised tensor.
         batch_size: Images in a batch.
         device: Where batches go.
@@ -70,7 +94,7 @@ class StreamLoader:
         num_workers: Worker processes; 0 decodes in this one.
         channels_last: Memory layout of the batches.
         """
-        self._dataset = StreamDataset(files, channels, size, transform)
+        self._dataset = StreamDataset(files, channels, transform, seed, stream)
         self.batch_size = batch_size
         self._device, self._seed, self._stream = device, seed, stream
         self._shuffle, self._num_workers = shuffle, num_workers
@@ -80,14 +104,24 @@ class StreamLoader:
         self.num_batches = count // batch_size if shuffle else math.ceil(count / batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of `epoch` from step `start` on."""
+        """The batches of `epoch` from step `start` on.
+
+        Raises:
+            UserError: an image is broken.
+        """
         loader = DataLoader(
             self._dataset,
             batch_sampler=self._batches(epoch)[start:],
             num_workers=self._num_workers,
+            collate_fn=collate,
             pin_memory=self._device.type == "cuda",
+            # Without one of its own it would draw from the global generator.
+            generator=torch.Generator(),
         )
-        for images, labels in loader:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels = batch
             moved = images.to(self._device, non_blocking=True, memory_format=self._layout)
             yield moved, labels.to(self._device, non_blocking=True)
 
@@ -98,15 +132,15 @@ class StreamLoader:
             if self._shuffle
             else torch.arange(count)
         ).tolist()
-        items = [(i, derived_seed(self._seed, self._stream, epoch, i)) for i in order]
+        items = [(epoch, index) for index in order]
         return [items[b * size : (b + 1) * size] for b in range(self.num_batches)]
 
 
 def training_transform(
     size: int, augmentation: Augmentation, mean: tuple[float, ...], std: tuple[float, ...]
-) -> v2.Transform:
+) -> Transform:
     """The augmentation of `nas.data.augment`, for one PIL image."""
-    steps: list[v2.Transform] = [Fit(size)]
+    steps: list[Transform] = [Fit(size)]
     if augmentation.flip:
         steps.append(v2.RandomHorizontalFlip())
     if augmentation.crop_padding:
@@ -114,60 +148,67 @@ def training_transform(
     steps += _to_tensor(mean, std)
     if augmentation.cutout:
         steps.append(Cutout(augmentation.cutout))
-    return v2.Compose(steps)
+    return _compose(steps)
 
 
 def imagenet_training_transform(
-    size: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> v2.Transform:
-    """Random resized crops, flips and colour jitter, as in the code of DARTS for ImageNet."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2),
-            *_to_tensor(mean, std),
-        ]
-    )
+    size: int, augmentation: Augmentation, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Transform:
+    """Random resized crops, flips and colour jitter, as in the code of DARTS for ImageNet.
+
+    The crops take the place of `crop_padding`.
+    """
+    steps: list[Transform] = [v2.RandomResizedCrop(size)]
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    steps.append(v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2))
+    steps += _to_tensor(mean, std)
+    if augmentation.cutout:
+        steps.append(Cutout(augmentation.cutout))
+    return _compose(steps)
 
 
 def evaluation_transform(
     size: int, mean: tuple[float, ...], std: tuple[float, ...], *, resize: int | None = None
-) -> v2.Transform:
+) -> Transform:
     """The centre of the image at `size`, cut from its shorter side at `resize` if given."""
     if resize is None:
-        return v2.Compose([Fit(size), *_to_tensor(mean, std)])
-    return v2.Compose([v2.Resize(resize), v2.CenterCrop(size), *_to_tensor(mean, std)])
+        return _compose([Fit(size), *_to_tensor(mean, std)])
+    return _compose([v2.Resize(resize), v2.CenterCrop(size), *_to_tensor(mean, std)])
 
 
-class Fit(v2.Transform):
+class Fit:
     """Brings a PIL image to `size` pixels a side; see `nas.data.folder.fit`."""
 
     def __init__(self, size: int) -> None:
-        super().__init__()
         self._size = size
 
-    def forward(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Image.Image) -> Image.Image:
         return fit(image, self._size)
 
 
-class Cutout(v2.Transform):
+class Cutout:
     """Sets one square to 0, like `nas.data.augment.cutout`, for one image `[C, H, W]`."""
 
     def __init__(self, length: int) -> None:
-        super().__init__()
-        self._half = length // 2
+        self._length = length
 
-    def forward(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
-        rows = slice(max(0, y - self._half), y + self._half)
-        columns = slice(max(0, x - self._half), x + self._half)
+        top, left = y - self._length // 2, x - self._length // 2
+        rows = slice(max(0, top), top + self._length)
+        columns = slice(max(0, left), left + self._length)
         image[..., rows, columns] = 0.0
         return image
 
 
-def _to_tensor(mean: tuple[float, ...], std: tuple[float, ...]) -> list[v2.Transform]:
+def _compose(steps: list[Transform]) -> Transform:
+    composed: Transform = v2.Compose(steps)
+    return composed
+
+
+def _to_tensor(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Transform]:
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
