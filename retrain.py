@@ -11,9 +11,10 @@ from conf.app import Launch, launch
 from conf.build import recipe_of, sizes_of
 from conf.schema import RetrainConfig
 from nas.data import load_retrain_data
-from nas.network import build_network, network_cost
+from nas.network import build_network, check_input, network_cost
 from nas.optimizers import Updater
 from nas.resolve import resolve_genotype
+from nas.training.loop import RunFolder
 from nas.training.results import finish_retrain
 from nas.training.retrain import Retrain
 from nas.training.run import autocast_for, choose_device, seed_everything, to_device
@@ -47,24 +48,22 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
         num_classes=data.info.num_classes,
         auxiliary=config.auxiliary_weight > 0,
     )
+    check_input(network, data.info.in_channels, data.info.image_size)
     cost = network_cost(network, data.info.in_channels, data.info.image_size)
     network = to_device(network, device, config.channels_last)
     run = Retrain(
-        run_dir=launched.run_dir,
+        RunFolder(launched.run_dir, launched.settings, FREE),
         network=network,
         updater=Updater(network.parameters(), config.weights),
         data=data,
         recipe=recipe_of(config),
         autocast=autocast_for(config.precision, device),
-        settings=launched.settings,
-        free_settings=FREE,
         compile_network=config.compile,
     )
     if continues:
         run.load()
-    result = run.run()
-    finish_retrain(run, genotype, cost, launched.overrides, time.perf_counter() - start)
-    return result.top1
+    run.run()
+    return finish_retrain(run, genotype, cost, launched.overrides, time.perf_counter() - start)
 
 
 def main() -> None:

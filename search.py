@@ -15,6 +15,7 @@ from nas.derive import derive_argmax, derive_sampled
 from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
+from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device
 from nas.training.search import Search
@@ -44,14 +45,12 @@ def search(config: SearchConfig, launched: Launch) -> float:
     supernet = Supernet(model, generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     run = Search(
-        run_dir=launched.run_dir,
+        RunFolder(launched.run_dir, launched.settings, FREE),
         space=space,
         bilevel=build_bilevel(config, source),
         source=source,
         data=data,
         schedule=schedule_of(config),
-        settings=launched.settings,
-        free_settings=FREE,
     )
     if continues:
         run.load()

@@ -78,6 +78,19 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     return Cost(total - auxiliary, counter.get_total_flops() // 2)
 
 
+def check_input(network: nn.Module, in_channels: int, image_size: int) -> None:
+    """Runs a copy of `network` in training on PyTorch's meta device, where nothing is computed.
+
+    Finds what does not fit before a run writes anything.
+
+    Raises:
+        UserError: the auxiliary head does not fit images of `image_size` pixels a side.
+    """
+    model = copy.deepcopy(network).to("meta").train()
+    with torch.no_grad():
+        model(torch.empty(2, in_channels, image_size, image_size, device="meta"))
+
+
 @runtime_checkable
 class _HasPaths(Protocol):
     """A part of a network that says which of its modules drop-path may cut."""

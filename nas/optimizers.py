@@ -108,6 +108,11 @@ class Updater:
             group["lr"] = rate
         return rate
 
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def zero_grad(self) -> None:
         """Sets all gradients to None."""
         self.optimizer.zero_grad(set_to_none=True)

@@ -81,12 +81,12 @@ class Supernet:
 
     def probabilities(self) -> dict[str, Tensor]:
         """softmax(logits) of each choice, `[K of that choice]`, detached."""
-        table = self.masked_logits().detach().softmax(-1)
-        return {name: row[: len(self.options[name])] for name, row in self.by_name(table)}
+        return self.split(self.masked_logits().detach().softmax(-1))
 
-    def by_name(self, table: Tensor) -> list[tuple[str, Tensor]]:
-        """Pairs each row of an `[N, ...]` table with the name of its choice."""
-        return list(zip(self.options, table, strict=True))
+    def split(self, table: Tensor) -> dict[str, Tensor]:
+        """The rows of an `[N, K]` table by the name of their choice, without the filling."""
+        rows = zip(self.options.items(), table, strict=True)
+        return {name: row[: len(options)] for (name, options), row in rows}
 
     def fixed(self, choices: Mapping[str, str]) -> Sample:
         """The sample that takes the named options, without gradient.

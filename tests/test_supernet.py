@@ -345,7 +345,7 @@ def test_an_edge_from_a_node_without_input_runs_nothing() -> None:
     gradient = decision_gradient(supernet, supernet.fixed(options))
     ran = {name for name, _ in calls}
     assert ran == {"cell/0->2", "cell/0->3", "cell/2->3"}
-    with_gradient = {n for n, row in supernet.by_name(gradient) if row.any()}
+    with_gradient = {n for n, row in supernet.split(gradient).items() if row.any()}
     assert with_gradient <= ran
 
 

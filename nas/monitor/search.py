@@ -7,22 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nas.derive import normalised_entropy
 from nas.genotype import Genotype
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
 from nas.monitor.heatmap import draw_probabilities
 from nas.monitor.operations import operation_family
 from nas.monitor.run_log import RunLog
-
-
-def normalised_entropy(probabilities: Tensor) -> float:
-    """Returns the entropy of `probabilities`, shape [K], divided by log K: 0 decided, 1 uniform.
-
-    With one option there is nothing to decide: 0.
-    """
-    num_options = probabilities.numel()
-    if num_options == 1:
-        return 0.0
-    return float(torch.special.entr(probabilities.double()).sum()) / math.log(num_options)
 
 
 def margin(probabilities: Tensor) -> float:

@@ -31,7 +31,7 @@ def finish_search(
         overrides: Of the command line.
         seconds: How long this process took.
     """
-    folder, text = run.run_dir, genotype_text(genotype)
+    folder, text = run.folder.path, genotype_text(genotype)
     replace_text(folder / GENOTYPE, genotype.to_json())
     save_genotype_picture(genotype, folder / PICTURE)
     metrics = {"accuracy/genotype_validation": accuracy}
@@ -50,7 +50,7 @@ def finish_search(
 
 def finish_retrain(
     run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str], seconds: float
-) -> None:
+) -> float:
     """Writes `genotype.json`, `model.safetensors` and `summary.json`; prints a summary.
 
     Args:
@@ -59,8 +59,11 @@ def finish_retrain(
         cost: Of the network, without its auxiliary head.
         overrides: Of the command line.
         seconds: How long this process took.
+
+    Returns:
+        Top-1 in percent on the test set.
     """
-    folder, result = run.run_dir, run.result
+    folder, result = run.folder.path, run.result
     assert result is not None
     replace_text(folder / GENOTYPE, genotype.to_json())
     run.save_weights(folder / WEIGHTS)
@@ -89,6 +92,7 @@ def finish_retrain(
         ("watch", f"tensorboard --logdir {folder}"),
     ]
     print(summary_table(rows, "retraining done"))
+    return result.top1
 
 
 def write_summary(

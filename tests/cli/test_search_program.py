@@ -119,7 +119,7 @@ def test_the_same_seed_finds_the_same_and_another_does_not(
         (("space.operations=[none,none]",), r"space.operations must be different names"),
         (("space=darts", "space.operations=[none]"), r"nothing can be derived"),
         (("space=darts", "space.stem=cifra"), r"unknown stem 'cifra'.*did you mean 'cifar'\?"),
-        (("space=gdas_frc", "space.channels=10"), r"space.channels is 10: .* multiple of 4"),
+        (("space=gdas_frc", "space.channels=10"), r"channels is 10: .* multiple of 4"),
         (("weights.schedule=cosin",), r"unknown schedule .*did you mean 'cosine'\?"),
         (("logits.learning_rate=-1",), r"logits.learning_rate is -1.0: must be positive"),
         (("data=image_folder",), r"data.path: give the folder"),

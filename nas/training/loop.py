@@ -1,0 +1,176 @@
+"""What the loops of a search and of a retraining share: epochs, progress, checkpoints, stopping."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from nas.bilevel import Batch
+from nas.data import Loader
+from nas.finite import check_finite
+from nas.monitor.console import Progress
+from nas.monitor.run_log import RunLog
+from nas.training import checkpoint
+from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
+
+# Goes to the file of the log alone: on the console the same lines come from the progress display.
+_epochs_log = logging.getLogger("nas.epochs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes and what it was set to.
+
+    Attributes:
+        path: Folder of the run.
+        settings: All settings of the run, nested, for the checkpoint and TensorBoard.
+        free_settings: Dotted keys of those that a resumed run may change.
+    """
+
+    path: Path
+    settings: Mapping[str, object]
+    free_settings: frozenset[str] = frozenset()
+
+
+class Loop(ABC):
+    """Runs epochs of steps from the start, or from the last checkpoint in the folder of the run.
+
+    Attributes:
+        folder: Where the run writes.
+        epoch: Number of the present epoch, from 0.
+        step_in_epoch: Steps of it that are done.
+        step: Steps that are done in all.
+        train: Loss and accuracy on the training images of the epoch.
+    """
+
+    kind: ClassVar[str]
+    compared_by: ClassVar[str]
+    """The metric by which TensorBoard compares runs."""
+
+    def __init__(
+        self, folder: RunFolder, loader: Loader, epochs: int, checkpoint_every_steps: int
+    ) -> None:
+        self.folder, self.epochs = folder, epochs
+        self.epoch = self.step_in_epoch = self.step = 0
+        self.train = Meter()
+        self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
+
+    @abstractmethod
+    def _start_epoch(self) -> None:
+        """Sets what depends on the epoch (learning rates), and the mode of the modules."""
+
+    @abstractmethod
+    def _train_step(self, batch: Batch) -> int:
+        """Trains on `batch`, adds to the meters; returns the number of images."""
+
+    @abstractmethod
+    def _figures(self) -> dict[str, float | str]:
+        """What the progress display shows, besides the epoch."""
+
+    @abstractmethod
+    def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
+        """Evaluates, writes the metrics of the epoch; returns a line that sums it up."""
+
+    @abstractmethod
+    def _reset_epoch(self) -> None:
+        """Forgets the counts and means of the epoch."""
+
+    @abstractmethod
+    def _state(self) -> checkpoint.State:
+        """All that a resumed run needs besides the counts that are kept here."""
+
+    @abstractmethod
+    def _load_state(self, state: checkpoint.State) -> None:
+        """Puts back what `_state` gave."""
+
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether the present epoch is the last one."""
+        return self.epoch + 1 == self.epochs
+
+    def run(self) -> None:
+        """Goes on until the last epoch is done.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            NonFiniteLossError: the loss became NaN or infinite.
+        """
+        total = self.epochs * self._loader.num_batches
+        resumed = self.step if self.step > 0 else None
+        with (
+            RunLog(self.folder.path, resume_step=resumed) as log,
+            Progress(total, start_step=self.step) as progress,
+            StopRequest() as stop,
+        ):
+            while self.epoch < self.epochs:
+                time = self._train_epoch(progress, stop)
+                check_finite(self.train.loss, "training loss")
+                line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, time)}"
+                if self.is_last_epoch:
+                    log.hparams(flat_settings(self.folder.settings), [self.compared_by])
+                progress.line(line)
+                _epochs_log.info(line)
+                log.flush()  # what the checkpoint has behind it must be on disk
+                self.epoch, self.step_in_epoch = self.epoch + 1, 0
+                self._reset_epoch()
+                self.save()
+
+    def _train_epoch(self, progress: Progress, stop: StopRequest) -> EpochTime:
+        """The rest of the present epoch."""
+        self._start_epoch()
+        time = EpochTime()
+        for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
+            time.add_step(self._train_step(batch))
+            self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
+            if progress.is_due(self.step):  # reads from the device only what is shown
+                check_finite(self.train.loss, "training loss")
+                progress.update(
+                    self.step, epoch=f"{self.epoch + 1}/{self.epochs}", **self._figures()
+                )
+            self._save_in_epoch(stop)
+        time.stop()
+        return time
+
+    def _save_in_epoch(self, stop: StopRequest) -> None:
+        """Saves where a signal or `checkpoint_every_steps` asks for it, and stops for a signal."""
+        if stop.signal_name is not None:
+            self.save()
+            raise Interrupted(stop.signal_name, self.step)
+        every = self._checkpoint_every_steps
+        # At the last step the epoch's own checkpoint follows, after its metrics are written.
+        is_last = self.step_in_epoch == self._loader.num_batches
+        if every and self.step % every == 0 and not is_last:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        state = {
+            "settings": dict(self.folder.settings),
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "step": self.step,
+            "train": self.train.state_dict(),
+            **self._state(),
+        }
+        path = checkpoint.last_checkpoint(self.folder.path)
+        checkpoint.save_checkpoint(path, self.kind, state)
+
+    def load(self) -> None:
+        """Continues where the last checkpoint of the run stands.
+
+        Raises:
+            UserError: there is none, it is damaged, or the settings differ.
+        """
+        path = checkpoint.last_checkpoint(self.folder.path)
+        state = checkpoint.load_checkpoint(path, self.kind)
+        checkpoint.check_same_settings(
+            path, state["settings"], dict(self.folder.settings), self.folder.free_settings
+        )
+        checkpoint.restore("contents", path, lambda: self._load(state))
+
+    def _load(self, state: checkpoint.State) -> None:
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self.step = state["step"]
+        self._load_state(state)
