@@ -6,7 +6,7 @@ block that halves the resolution and doubles the channels between them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +54,8 @@ class Cell(nn.Module):
 class ResidualReduction(nn.Module):
     """The fixed residual block between stages: half the resolution, new number of channels."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        norm = Norm()
         self.conv_a = ReLUConvBN(in_channels, out_channels, 3, 2, norm)
         self.conv_b = ReLUConvBN(out_channels, out_channels, 3, 1, norm)
         # ceil_mode: odd sizes round up like the strided convolution beside it.
@@ -73,23 +72,29 @@ class ResidualReduction(nn.Module):
 class Network(nn.Module):
     """Stem, three stages of cells, batch norm and ReLU, global pooling, linear classifier."""
 
-    def __init__(self, space: "NASBench201", nodes: int, make_edge: EdgeFactory) -> None:
+    def __init__(
+        self, space: "NASBench201", nodes: int, make_edge: EdgeFactory, norm: Norm
+    ) -> None:
+        """Args:
+        space: Gives the sizes.
+        nodes: Nodes of a cell.
+        make_edge: Makes what is on the edges.
+        norm: Batch norm of the parts that are not searched.
+        """
         super().__init__()
         width = space.channels
         self.stem = nn.Sequential(
             nn.Conv2d(space.in_channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            norm(width),
         )
         self.cells = nn.Sequential()
         for stage in range(NUM_STAGES):
             if stage > 0:
-                self.cells.append(ResidualReduction(width, 2 * width))
+                self.cells.append(ResidualReduction(width, 2 * width, norm))
                 width *= 2
             for _ in range(space.cells_per_stage):
                 self.cells.append(Cell(nodes, width, make_edge))
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+        self.head = nn.Sequential(norm(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(width, space.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class NASBench201:
         cells_per_stage: N, the cells in each of the three stages.
         nodes: Nodes of a cell, input and output included.
         operations: The candidates, in the order of the logits.
-        norm: Batch norm inside the supernet's cells (stem, reductions and head learn theirs).
+        norm: Batch norm of the supernet; outside of its cells it is always affine.
     """
 
     in_channels: int
@@ -125,7 +130,9 @@ class NASBench201:
 
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells."""
-        return Network(self, self.nodes, supernet_edges(self.operations, self.norm))
+        make_edge = supernet_edges(self.operations, self.norm)
+        # Running statistics of many architectures would fit none of them, here neither.
+        return Network(self, self.nodes, make_edge, replace(self.norm, affine=True))
 
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         """The best option of every edge (argmax)."""
@@ -144,7 +151,7 @@ class NASBench201:
                 "auxiliary_weight: the space nasbench201 has no auxiliary head; set it to 0"
             )
         nodes = check(genotype)
-        return Network(self, nodes, child_edges(genotype, Norm()))
+        return Network(self, nodes, child_edges(genotype, Norm()), Norm())
 
 
 def check(genotype: Genotype) -> int:
