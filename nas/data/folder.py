@@ -46,7 +46,13 @@ def list_training(root: Path, test_fraction: float) -> ImageFiles:
     if _has_own_splits(root):
         return list_classes(root / TRAIN_FOLDER)
     files = list_classes(root)
-    return files.select(stratified_split(files.labels, test_fraction, "test split")[0])
+    kept = stratified_split(files.labels, test_fraction, "test split")[0]
+    if not len(kept):
+        raise UserError(
+            f"data.test_fraction is {test_fraction}: leaves none of the {len(files.paths)} "
+            f"images of {root} for training"
+        )
+    return files.select(kept)
 
 
 def list_test(root: Path, test_fraction: float) -> ImageFiles:
@@ -107,7 +113,16 @@ def list_classes(folder: Path) -> ImageFiles:
 def _has_own_splits(root: Path) -> bool:
     if not root.is_dir():
         raise UserError(f"data.path: no such folder: {root}")
-    return (root / TRAIN_FOLDER).is_dir()
+    if (root / TRAIN_FOLDER).is_dir():
+        return True
+    for name in _class_names(root):
+        # Taken for a class, it would put the test images among the training images.
+        if name.lower() in (*TEST_FOLDERS, "testing"):
+            raise UserError(
+                f"data.path: {root} has a folder '{name}' but no '{TRAIN_FOLDER}': rename the "
+                f"folder of the training images to '{TRAIN_FOLDER}', or '{name}' if it is a class"
+            )
+    return False
 
 
 def _class_names(folder: Path) -> list[str]:

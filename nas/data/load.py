@@ -13,7 +13,7 @@ from nas.data.decode import check_sizes, decode_all, image_shape
 from nas.data.folder import ImageFiles, list_test, list_training
 from nas.data.loaders import IMAGENET, LoaderMaker, Part
 from nas.data.memory import channel_statistics
-from nas.data.order import Loader, stratified_split
+from nas.data.order import Loader, permutation, stratified_split
 from nas.data.settings import DataInfo, DataSettings
 from nas.data.sources import SOURCES, Images, load_split
 from nas.errors import UserError, unknown_name
@@ -32,7 +32,8 @@ class SearchData:
     Attributes:
         train: Batches for the weights.
         validation: Batches for the logits, augmented like those for the weights.
-        validation_eval: The images of `validation` as they are, in order.
+        validation_eval: The images of `validation` as they are, classes mixed, always in the
+            same order.
         info: What is known of the data.
     """
 
@@ -71,6 +72,9 @@ def load_search_data(
     first, second = stratified_split(
         part.images.labels, settings.validation_fraction, seed, "validation split"
     )
+    # A supernet is evaluated with the statistics of the batch: images in the order of a folder
+    # would make batches of one class, and those of no use.
+    second = second[permutation(len(second), seed, "validation order")]
     train, validation = part.select(first).to(device), part.select(second).to(device)
     for name, half in (("weights", train), ("logits", validation)):
         if half.size < batch_size:

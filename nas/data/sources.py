@@ -135,8 +135,9 @@ def _fetch(
     try:
         return _quietly(make, root, True)
     except _FETCH_ERRORS as error:
+        cause = " ".join(str(error).split())  # torchvision's may have a line for each mirror
         raise UserError(
-            f"data.download: cannot fetch {settings.name} into {root} ({error}); "
+            f"data.download: cannot fetch {settings.name} into {root} ({cause}); "
             "put the files there by hand, set data.path to a folder that has them, or use "
             "data=image_folder"
         ) from None

@@ -178,7 +178,7 @@ def evaluation_transform(
 
 
 class Fit:
-    """Brings a PIL image to `size` pixels a side; see `nas.data.folder.fit`."""
+    """Brings a PIL image to `size` pixels a side; see `nas.data.decode.fit`."""
 
     def __init__(self, size: int) -> None:
         self._size = size

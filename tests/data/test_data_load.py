@@ -110,6 +110,14 @@ def test_evaluation_keeps_order_and_the_last_batch(settings: DataSettings) -> No
     assert same(batches, data.test.epoch(7))
 
 
+def test_evaluation_of_a_search_mixes_the_classes(settings: DataSettings) -> None:
+    # Batch statistics of a single class would say nothing of a supernet.
+    labels = torch.cat([labels for _, labels in load_search(settings).validation_eval.epoch(0)])
+    assert not labels.equal(labels.sort().values)
+    again = torch.cat([labels for _, labels in load_search(settings).validation_eval.epoch(3)])
+    assert torch.equal(labels, again)
+
+
 def test_halves_are_disjoint_stratified_and_complete(tmp_path: Path) -> None:
     root = make_folder(tmp_path, num=15)
     data = load_search(folder(root, validation_fraction=0.4), 1)
