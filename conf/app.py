@@ -89,9 +89,10 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             raise
         _fail(_describe(error, program))
     except OSError as error:  # of Hydra's, which makes the folder of the run
-        if wants_traceback or error.filename is None:
+        if wants_traceback or error.strerror is None:
             raise
-        _fail(f"run_dir: cannot write {error.filename}: {error.strerror}")
+        where = error.filename or "the folder of the run"
+        _fail(f"run_dir: cannot write {where}: {error.strerror}")
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:

@@ -17,8 +17,8 @@ class Progress:
     """Shows how far a run is, how fast it goes and when it will be done.
 
     On a terminal one line updates itself; elsewhere (a log file, CI) a plain line is written at
-    most every `interval_s` seconds. The rate is that of the last half minute, so it is right after
-    a resume and follows a change of speed.
+    most every `interval_s` seconds. The rate is that of the last half minute, so it
+    follows a change of speed; the time left is told from the mean since this process started.
 
     Args:
         total_steps: Steps of the whole run.
@@ -48,7 +48,8 @@ class Progress:
         self._interval = _REFRESH_S if self._on_terminal else interval_s
         self._figures = ""
         # Moments (time, step), oldest first; the first and the last give the rate.
-        self._moments = deque([(clock(), start_step)])
+        self._start = (clock(), start_step)
+        self._moments = deque([self._start])
         self._shown_at = -float("inf") if self._on_terminal else clock()
         self._shown_step = -1
         self._closed = False
@@ -133,15 +134,17 @@ class Progress:
         if bar:
             parts.append(self._bar(share))
         parts.append(f"{self._step:{width}d}/{self._total}")
-        parts.append(self._pace(self._rate(now)))
+        parts.append(self._pace(self._rate(now), now))
         if self._figures:
             parts.append(self._figures)
         return "  ".join(parts)
 
-    def _pace(self, rate: float | None) -> str:
-        if rate is None:
+    def _pace(self, rate: float | None, now: float) -> str:
+        done = self._step - self._start[1]
+        if rate is None or done <= 0:
             return "ETA ?"
-        left = _duration(max(self._total - self._step, 0) / rate)
+        # From the mean since the start, which has the evaluations between epochs in it.
+        left = _duration(max(self._total - self._step, 0) * (now - self._start[0]) / done)
         # Below one a second "s/step" reads better than 0.03 step/s.
         pace = f"{rate:.3g} {self._unit}/s" if rate >= 1 else f"{1 / rate:.3g} s/{self._unit}"
         return f"{pace}  ETA {left}"

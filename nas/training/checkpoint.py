@@ -34,9 +34,13 @@ def save_checkpoint(path: Path, kind: str, state: State) -> None:
     content = {"format_version": FORMAT_VERSION, "kind": kind, **state}
     with replacing(path) as temporary:
         try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch reports a full disk so
-            raise OSError(str(error).splitlines()[0]) from error
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:
+            # torch hides the operating system's error (a full disk) behind one of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, kind: str) -> State:
