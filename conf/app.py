@@ -64,7 +64,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     """
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
-    sys.argv = [sys.argv[0], *map(quote_genotype, sys.argv[1:])]
+    command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    arguments = [quote_genotype(argument) for argument in sys.argv[1:]]
+    sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
 
@@ -78,7 +80,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             _fail(str(error))
         except Interrupted as stopped:
             folder = HydraConfig.get().runtime.output_dir
-            print(f"{stopped}; continue with: {program} run_dir={folder}", file=sys.stderr)
+            print(f"{stopped}; go on with: {command} run_dir={folder} resume=true", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
@@ -88,6 +90,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         if wants_traceback:
             raise
         _fail(_describe(error, program))
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:  # of Hydra's, which makes the folder of the run
         if wants_traceback or error.strerror is None:
             raise
@@ -134,11 +139,31 @@ def quote_genotype(argument: str) -> str:
     return argument
 
 
+def _saved_overrides(arguments: list[str], program: str) -> list[str]:
+    """What a run that is resumed was started with, so that it need not be typed again.
+
+    Overrides that are given anew are left out.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if given.get("resume", "").lower() != "true" or {"-m", "--multirun"} & given.keys():
+        return []
+    run_dir = given.get("run_dir") or _newest(Path("runs", program))
+    saved = Path(run_dir or ".", ".hydra", "overrides.yaml")
+    if not saved.exists() or not run_dir:
+        return []
+    overrides = [str(override) for override in OmegaConf.load(saved)]
+    return [override for override in overrides if override.partition("=")[0] not in given]
+
+
+def _newest(parent: Path) -> Path | None:
+    """The run under `parent` with the newest checkpoint."""
+    runs = [run for run in parent.glob("*") if last_checkpoint(run).exists()]
+    return max(runs, key=lambda run: last_checkpoint(run).stat().st_mtime, default=None)
+
+
 def _newest_or_new(parent: str, name: str, resume: bool) -> str:
     """The newest run with a checkpoint under `parent` if `resume`, else `parent/name`."""
-    runs = [r for r in Path(parent).glob("*") if last_checkpoint(r).exists()] if resume else []
-    newest = max(runs, key=lambda run: last_checkpoint(run).stat().st_mtime, default=None)
-    return str(newest or Path(parent) / name)
+    return str((_newest(Path(parent)) if resume else None) or Path(parent) / name)
 
 
 def _describe(error: Exception, program: str) -> str:

@@ -88,7 +88,7 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     run_program: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    settings = (*TINY_SEARCH, "epochs=400", f"run_dir={run}")
+    settings = (*TINY_SEARCH, "epochs=300", f"run_dir={run}")
     process = start_program("search", *settings)
     _wait_for(last_checkpoint(run), process)
     process.send_signal(number)
@@ -96,10 +96,25 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     assert process.returncode == 128 + number
     last = output.strip().splitlines()[-1]
     assert f"stopped by {number.name} after step" in last
-    assert f"run_dir={run}" in last
+    assert last.endswith(f"go on with: python search.py run_dir={run} resume=true")
     assert "Traceback" not in output
     step = torch.load(last_checkpoint(run), weights_only=True)["step"]
     assert f"after step {step}," in last
+
+    # The other settings are those that it was started with; it may be stopped once more.
+    process = start_program("search", f"run_dir={run}", "resume=true")
+    _wait_for_step(run, step + 1, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+
+
+def _wait_for_step(run: Path, step: int, process: object, timeout_s: float = 90.0) -> None:
+    end = time.monotonic() + timeout_s
+    while int(str(_state(run)["step"])) < step:
+        assert process.poll() is None, process.communicate()[0]  # type: ignore[attr-defined]
+        assert time.monotonic() < end, "no checkpoint came"
+        time.sleep(0.05)
 
 
 def _wait_for(path: Path, process: object, timeout_s: float = 90.0) -> None:

@@ -200,3 +200,17 @@ def test_image_size_is_what_a_search_gets_and_what_the_test_images_get(tmp_path:
         for source in (search.train, search.validation_eval, retrain.train, retrain.test):
             assert next(source.epoch(0))[0].shape[2:] == (6, 6), name
         assert search.info.image_size == retrain.info.image_size == 6
+
+
+def test_imagenet_is_evaluated_on_the_centre_at_seven_eighths(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, "train", "val", num=2, size=(16, 16))
+    for file in (root / "val").rglob("*.png"):
+        image = Image.new("RGB", (16, 16))  # 256 / 224 of 14 pixels: a black frame is cut off
+        image.paste((255, 255, 255), (1, 1, 15, 15))
+        image.save(file)
+    values = {"name": "imagenet", "image_size": 14, "mean": [0.5] * 3, "std": [0.5] * 3}
+    data = load_retrain(folder(root, **values))
+    images, _ = next(data.test.epoch(0))
+    assert images.shape == (4, 3, 14, 14)
+    assert (images == 1).all()
+    assert next(data.train.epoch(0))[0].shape == (2, 3, 14, 14)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,8 +12,10 @@ from nas.data.order import derived_seed, permutation, stratified_split
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(torch.tensor)
 FRACTIONS = st.floats(0.01, 0.99)
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=100)
 
 
+@SETTINGS
 @given(LABELS, FRACTIONS, st.integers(0, 100))
 def test_split_is_a_partition_of_the_asked_size(labels: Tensor, fraction: float, seed: int) -> None:
     first, second = stratified_split(labels, fraction, seed)
@@ -23,6 +25,7 @@ def test_split_is_a_partition_of_the_asked_size(labels: Tensor, fraction: float,
     assert second.tolist() == sorted(second.tolist())
 
 
+@SETTINGS
 @given(LABELS, FRACTIONS)
 def test_split_gives_each_class_its_share(labels: Tensor, fraction: float) -> None:
     second = stratified_split(labels, fraction, 0)[1]
