@@ -11,7 +11,7 @@ from conf.app import Launch, launch
 from conf.build import build_bilevel, build_space, schedule_of
 from conf.schema import SearchConfig
 from nas.data import load_search_data
-from nas.derive import derive_argmax, derive_sampled
+from nas.derive import derive_argmax
 from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
@@ -62,13 +62,9 @@ def search(config: SearchConfig, launched: Launch) -> float:
 
 def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
     """The discrete result, and its accuracy in percent on the validation half."""
-    probabilities = run.supernet.probabilities()
-    if config.derive.name == "argmax":
-        return derive_argmax(run.space, probabilities), run.validation_accuracy
-    genotype, ranked = derive_sampled(
-        run.space, probabilities, run.evaluate, config.derive.num_samples, run.source.generator
-    )
-    return genotype, ranked[0][1]
+    if config.derive.name == "sampled":
+        return run.derive_sampled(config.derive.num_samples)
+    return derive_argmax(run.space, run.supernet.probabilities()), run.validation_accuracy
 
 
 def main() -> None:

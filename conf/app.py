@@ -90,6 +90,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         if wants_traceback:
             raise
         _fail(_describe(error, program))
+    except KeyboardInterrupt:  # where no loop takes it: while data is loaded, or at the end
+        print("stopped by SIGINT", file=sys.stderr)
+        raise SystemExit(130) from None
     except BrokenPipeError:  # whoever read the output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -30,12 +30,13 @@ def derive_sampled(
     evaluate: Evaluate,
     num_samples: int,
     generator: torch.Generator,
+    on_sample: Callable[[], None] = lambda: None,
 ) -> tuple[Genotype, list[tuple[Genotype, float]]]:
     """The best of `num_samples` genotypes drawn from the probabilities, on validation data.
 
     Perturbing log p with Gumbel noise and applying the space's rule draws each option from its
     probability (and a DARTS node's inputs without replacement). Repeated genotypes are evaluated
-    once; ties go to the one drawn first.
+    once; ties go to the one drawn first. `on_sample` is called after each draw.
 
     Returns:
         The best genotype, and all distinct ones with their accuracies, best first.
@@ -50,6 +51,7 @@ def derive_sampled(
         key = tuple(genotype.choices.items())
         if key not in found:
             found[key] = genotype, evaluate(genotype)
+        on_sample()
     ranked = sorted(found.values(), key=lambda entry: -entry[1])
     return with_confidence(space, ranked[0][0], probabilities), ranked
 

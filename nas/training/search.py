@@ -7,9 +7,10 @@ import torch
 
 from nas.bilevel import Alternating, Batch, SingleLevel
 from nas.data import Cycle, SearchData
-from nas.derive import derive_argmax
+from nas.derive import derive_argmax, derive_sampled
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
+from nas.monitor.console import Progress
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
@@ -169,6 +170,26 @@ class Search(Loop):
                 meter.add(self.learner.weights_loss(batch, sample)[1])
         self.supernet.model.train()
         return meter.accuracy
+
+    def derive_sampled(self, num_samples: int) -> tuple[Genotype, float]:
+        """The best of genotypes drawn from the logits, and its accuracy; see `nas.derive`."""
+        with Progress(num_samples, unit="genotype") as progress:
+            drawn = 0
+
+            def count() -> None:
+                nonlocal drawn
+                drawn += 1
+                progress.update(drawn)
+
+            genotype, ranked = derive_sampled(
+                self.space,
+                self.supernet.probabilities(),
+                self.evaluate,
+                num_samples,
+                self.source.generator,
+                on_sample=count,
+            )
+        return genotype, ranked[0][1]
 
     def _reset_epoch(self) -> None:
         self.train.reset()
