@@ -2,31 +2,27 @@
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from supernet_helpers import (
+    SPACES,
+    batch,
+    build,
+    decision_gradient,
+    generator,
+    logits_gradient,
+    loss_of,
+)
 from torch import Tensor, nn
 
 from nas.choice import Choice
 from nas.gumbel import gumbel_noise
 from nas.ops import Zero
 from nas.samplers import SAMPLERS
-from nas.spaces import DARTS, GDASFixedReduction, NASBench201, SearchSpace, darts, nasbench201
-from nas.spaces.cell import live_edges
-from nas.supernet import Sample, Supernet
-
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
-
-SPACES: dict[str, SearchSpace] = {
-    "nasbench201": NASBench201(in_channels=3, num_classes=4, channels=4, cells_per_stage=1),
-    "darts": DARTS(in_channels=3, num_classes=4, channels=4, cells=3, nodes=2),
-    "gdas_frc": GDASFixedReduction(in_channels=3, num_classes=4, channels=8, cells=3, nodes=2),
-}
+from nas.spaces import SearchSpace, darts, nasbench201
+from nas.supernet import Supernet
 
 
 @pytest.fixture
@@ -34,41 +30,6 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def build(space: SearchSpace, seed: int = 0, scale: float = 1.0) -> Supernet:
-    torch.manual_seed(seed)
-    return Supernet(space.build_supernet(), generator(seed), init_scale=scale)
-
-
-def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
-    source = generator(seed)
-    images = torch.randn(4, 3, 8, 8, generator=source, dtype=torch.get_default_dtype())
-    return images, torch.randint(4, (4,), generator=source)
-
-
-def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(outputs, labels)
-
-
-def decision_gradient(supernet: Supernet, sample: Sample, seed: int = 0) -> Tensor:
-    images, labels = batch(seed)
-    outputs, handle = supernet.forward_for_logits(images, sample)
-    loss = loss_of(outputs, labels)
-    (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
-    return supernet.weights_gradient(sample, gradient)
-
-
-def logits_gradient(supernet: Supernet, sample: Sample, seed: int = 0) -> Tensor:
-    sample.weights.backward(decision_gradient(supernet, sample, seed))
-    gradient = supernet.logits.grad
-    assert gradient is not None
-    supernet.logits.grad = None
-    return gradient
 
 
 # The reference: every edge of every cell, none included, times its weight, all by autograd.
@@ -259,166 +220,6 @@ def test_choices_of_one_name_add_up() -> None:
         x = weight * candidates["b"](x)
     (expected,) = torch.autograd.grad(x.sin().sum(), weight)
     torch.testing.assert_close(found, torch.tensor([[0.0, float(expected)]]))
-
-
-# What is not computed
-
-
-def count_calls(model: nn.Module) -> Counter[tuple[str, str]]:
-    """Counts the forward passes of the candidates, by choice name and option, from now on."""
-    calls: Counter[tuple[str, str]] = Counter()
-    for choice in model.modules():
-        if isinstance(choice, Choice):
-            for option, candidate in zip(choice.options, choice.candidates, strict=True):
-                key = choice.name, option
-                candidate.register_forward_hook(lambda *_, key=key: calls.update([key]))
-    return calls
-
-
-def record_cells(model: nn.Module, kind: type[nn.Module]) -> list[Tensor]:
-    """Collects the outputs of all cells of `kind` from now on."""
-    maps: list[Tensor] = []
-    for module in model.modules():
-        if isinstance(module, kind):
-            module.register_forward_hook(lambda _module, _inputs, out: maps.append(out))
-    return maps
-
-
-def check_a_dead_step(supernet: Supernet, sample: Sample) -> None:
-    """A weight step and a logits step where no choice reaches the loss."""
-    images, labels = batch()
-    loss = loss_of(supernet.forward(images, sample), labels)
-    loss.backward()
-    assert loss.isfinite()
-    gradients = [p.grad for p in supernet.model.parameters() if p.grad is not None]
-    assert gradients and all(g.isfinite().all() for g in gradients)
-    assert decision_gradient(supernet, sample).eq(0).all()
-
-
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
-def test_a_sample_of_none_everywhere_gives_zero_maps_and_no_gradient(space: SearchSpace) -> None:
-    supernet = build(space)
-    kind = nasbench201.Cell if space.name == "nasbench201" else darts.Cell
-    maps, calls = record_cells(supernet.model, kind), count_calls(supernet.model)
-    sample = supernet.fixed(dict.fromkeys(supernet.names, "none"))
-    check_a_dead_step(supernet, sample)
-    assert maps and all(m.eq(0).all() for m in maps)
-    assert not calls
-
-
-def test_the_zero_maps_have_the_shape_of_the_real_ones() -> None:
-    for space in SPACES.values():
-        supernet, shapes = build(space), []
-        kind = nasbench201.Cell if space.name == "nasbench201" else darts.Cell
-        for option in ("none", "skip_connect"):
-            maps = record_cells(supernet.model, kind)
-            for size in (8, 11):
-                sample = supernet.fixed(dict.fromkeys(supernet.names, option))
-                supernet.forward(torch.randn(2, 3, size, size), sample)
-            shapes.append([m.shape for m in maps])
-        assert shapes[0] == shapes[1][: len(shapes[0])]
-
-
-def test_a_straight_through_sample_of_none_has_zero_gradient_at_the_logits() -> None:
-    supernet = build(SPACES["nasbench201"])
-    with torch.no_grad():
-        supernet.logits[:, 0] = 100.0
-    sample = SAMPLERS.get("gdas").draw(supernet.masked_logits(), 1.0, generator())
-    assert set(sample.indices or ()) == {0}
-    assert logits_gradient(supernet, sample).eq(0).all()
-
-
-def test_cutting_only_the_paths_into_the_output_runs_nothing() -> None:
-    supernet = build(SPACES["nasbench201"])
-    maps, calls = record_cells(supernet.model, nasbench201.Cell), count_calls(supernet.model)
-    into_output = {f"cell/{source}->3" for source in range(3)}
-    options = {n: "none" if n in into_output else "nor_conv_3x3" for n in supernet.names}
-    check_a_dead_step(supernet, supernet.fixed(options))
-    assert maps and all(m.eq(0).all() for m in maps)
-    assert not calls
-
-
-def test_an_edge_from_a_node_without_input_runs_nothing() -> None:
-    supernet = build(SPACES["nasbench201"])
-    calls = count_calls(supernet.model)
-    options = dict.fromkeys(supernet.names, "nor_conv_1x1") | {"cell/0->1": "none"}
-    gradient = decision_gradient(supernet, supernet.fixed(options))
-    ran = {name for name, _ in calls}
-    assert ran == {"cell/0->2", "cell/0->3", "cell/2->3"}
-    with_gradient = {n for n, row in supernet.split(gradient).items() if row.any()}
-    assert with_gradient <= ran
-
-
-def test_a_darts_node_without_inputs_feeds_nothing() -> None:
-    supernet = build(SPACES["darts"])
-    calls = count_calls(supernet.model)
-    dead = {f"{cell}/{source}->2" for cell in ("normal", "reduce") for source in range(2)}
-    options = {n: "none" if n in dead else "sep_conv_3x3" for n in supernet.names}
-    supernet.forward(batch()[0], supernet.fixed(options))
-    ran = {name for name, _ in calls}
-    assert ran == {n for n in supernet.names if n not in dead and "/2->" not in n}
-
-
-def test_a_node_that_nothing_reads_is_not_computed() -> None:
-    supernet = build(SPACES["nasbench201"])
-    calls = count_calls(supernet.model)
-    cut = {"cell/1->2": "none", "cell/1->3": "none"}
-    options = dict.fromkeys(supernet.names, "nor_conv_1x1") | cut
-    supernet.forward(batch()[0], supernet.fixed(options))
-    assert {name for name, _ in calls} == {"cell/0->2", "cell/0->3", "cell/2->3"}
-
-
-@pytest.mark.parametrize("sampler", list(SAMPLERS))
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
-def test_none_is_never_computed(space: SearchSpace, sampler: str) -> None:
-    supernet = build(space)
-    calls = count_calls(supernet.model)
-    for seed in range(2):
-        sample = SAMPLERS.get(sampler).draw(supernet.masked_logits(), 1.0, generator(seed))
-        supernet.forward(batch()[0], sample)
-    assert calls and all(option != "none" for _, option in calls)
-
-
-# Which edges matter
-
-
-def edges_on_paths(
-    present: list[tuple[int, int]], inputs: set[int], outputs: set[int]
-) -> set[tuple[int, int]]:
-    """All edges of all paths from an input to an output, by walking every path."""
-    found: set[tuple[int, int]] = set()
-
-    def walk(path: list[int]) -> None:
-        if path[-1] in outputs:
-            found.update(pairwise(path))
-        for source, target in present:
-            if source == path[-1]:
-                walk([*path, target])
-
-    for node in inputs:
-        walk([node])
-    return found
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> tuple[list[tuple[int, int]], set[int], set[int]]:
-    num_nodes = draw(st.integers(2, 7))
-    nodes = st.sets(st.integers(0, num_nodes - 1), min_size=1)
-    pairs = [(source, target) for target in range(num_nodes) for source in range(target)]
-    keep = draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
-    present = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-    return present, draw(nodes), draw(nodes)
-
-
-@settings(SETTINGS, max_examples=300)
-@given(graphs())
-def test_live_edges_are_those_on_a_path_from_an_input_to_an_output(
-    graph: tuple[list[tuple[int, int]], set[int], set[int]],
-) -> None:
-    present, inputs, outputs = graph
-    live = live_edges(tuple(present), frozenset(inputs), frozenset(outputs))
-    assert set(live) == edges_on_paths(present, inputs, outputs)
-    assert list(live) == [edge for edge in present if edge in live]
 
 
 # Choices with different numbers of options

@@ -182,11 +182,16 @@ def test_hparams_refuse_a_metric_that_was_not_logged(tmp_path: Path) -> None:
 def test_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
     with RunLog(tmp_path) as log:
         log_steps(log, range(1), 1.0)
+    before = (tmp_path / "metrics.jsonl").read_text()
     with RunLog(tmp_path, resume_step=0) as log:
         log.hparams({"seed": 3}, ["loss/train"])
+    assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
+    log_steps(log, range(1), 1.0)
     log.close()
+    before = (tmp_path / "metrics.jsonl").read_text()
     log.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == before != ""
