@@ -17,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/python retrain.py experiment=demo_retrain genotype=$(DEMO)/search/genotype.json run_dir=$(DEMO)/retrain
 	@echo
 	@echo "The cell is drawn in $(DEMO)/search/cell.png. To watch both runs in a browser:"
-	@echo "  $(BIN)/tensorboard --logdir $(DEMO)"
+	@echo "  $(BIN)/tensorboard --logdir $(DEMO) --samples_per_plugin images=100"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

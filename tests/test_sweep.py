@@ -1,0 +1,78 @@
+"""The table of a sweep: groups, means and deviations, and what is no sweep."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.errors import UserError
+from nas.sweep import Result, load_results, main, table
+
+METRIC = "accuracy/test_top1"
+
+
+def write(folder: Path, overrides: list[str], value: float) -> None:
+    folder.mkdir(parents=True)
+    content = {
+        "kind": "retrain",
+        "overrides": overrides,
+        "metrics": {METRIC: value},
+        "genotype": "|skip_connect~0|",
+        "seconds": 2.0,
+    }
+    (folder / "summary.json").write_text(json.dumps(content))
+
+
+def result(group: str, value: float) -> Result:
+    return Result(Path("run"), group, {METRIC: value}, "|skip_connect~0|", 2.0)
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=6))
+def test_mean_and_deviation_are_those_of_a_sample(values: list[float]) -> None:
+    row = table([result("a", value) for value in values]).splitlines()[-1]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == str(len(values))
+    assert cells[3] == f"{sum(values) / len(values):.2f}"
+    assert cells[4] == f"{statistics.stdev(values):.2f}"
+    assert cells[5:7] == [f"{min(values):.2f}", f"{max(values):.2f}"]
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"a{seed}", ["space=darts", f"seed={seed}", "run_dir=x"], 90.0 + seed)
+    write(tmp_path / "b", ["seed=0"], 50.0)
+    rows = table(load_results([tmp_path])).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| space=darts", "| (defaults)"]
+    assert " 3 | 91.00 | 1.00 | 90.00 | 92.00 " in rows[0]
+    assert " 1 | 50.00 | - | 50.00 | 50.00 " in rows[1]
+
+
+def test_the_command_prints_the_table_and_each_genotype(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "run", ["seed=4"], 77.25)
+    assert main([str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "| 77.25 |" in output
+    assert f"{tmp_path}/run: {METRIC} 77.25: |skip_connect~0|" in output
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": 3}', '{"metrics": {}}'])
+def test_a_damaged_summary_is_one_line_with_its_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(UserError, match=r"summary\.json: not the summary of a run"):
+        load_results([tmp_path])
+
+
+def test_folders_without_runs_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path / "none")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: no finished run")
+    assert lines[1].startswith("error: no such folder")
