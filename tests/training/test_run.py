@@ -69,6 +69,15 @@ def test_handlers_are_back_after_the_context(number: signal.Signals, heard: list
     assert stop.signal_name is None
 
 
+@pytest.fixture
+def _interrupts_raise() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background, which ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_raise")
 def test_second_interrupt_from_the_keyboard_ends_the_program() -> None:
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
