@@ -15,8 +15,8 @@ from nas.monitor.run_log import RunLog
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
 
-# Goes to the file of the log alone: on the console the same lines come from the progress display.
-_epochs_log = logging.getLogger("nas.epochs")
+FILE_LOGGER = "nas.epochs"
+"""Goes to the file of the log alone: the same lines reach the console by another way."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Loop(ABC):
                 if self.is_last_epoch:
                     log.hparams(flat_settings(self.folder.settings), [self.compared_by])
                 progress.line(line)
-                _epochs_log.info(line)
+                logging.getLogger(FILE_LOGGER).info(line)
                 log.flush()  # what the checkpoint has behind it must be on disk
                 self.epoch, self.step_in_epoch = self.epoch + 1, 0
                 self._reset_epoch()

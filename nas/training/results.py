@@ -1,6 +1,7 @@
 """What a run leaves behind when it is done: genotype, picture, weights, summary."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nas.genotype_text import genotype_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
 from nas.network import Cost
+from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
 from nas.training.search import Search
 
@@ -44,8 +46,7 @@ def finish_search(
         ("next", f"python retrain.py genotype={folder / GENOTYPE}"),
         ("watch", f"tensorboard --logdir {folder}"),
     ]
-    print(confidence_table(genotype))
-    print(summary_table(rows, "search done"))
+    _say(f"{confidence_table(genotype)}\n{summary_table(rows, 'search done')}")
 
 
 def finish_retrain(
@@ -91,8 +92,14 @@ def finish_retrain(
         ("results", f"{folder}/ ({WEIGHTS}, {SUMMARY}, metrics.jsonl)"),
         ("watch", f"tensorboard --logdir {folder}"),
     ]
-    print(summary_table(rows, "retraining done"))
+    _say(summary_table(rows, "retraining done"))
     return result.top1
+
+
+def _say(text: str) -> None:
+    """Prints to standard output, and to the file of the log."""
+    print(text)
+    logging.getLogger(FILE_LOGGER).info("\n%s", text)
 
 
 def write_summary(
