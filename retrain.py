@@ -52,7 +52,7 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
     cost = network_cost(network, data.info.in_channels, data.info.image_size)
     network = to_device(network, device, config.channels_last)
     run = Retrain(
-        RunFolder(launched.run_dir, launched.settings, FREE),
+        RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         network=network,
         updater=Updater(network.parameters(), config.weights),
         data=data,

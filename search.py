@@ -45,7 +45,7 @@ def search(config: SearchConfig, launched: Launch) -> float:
     supernet = Supernet(model, generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     run = Search(
-        RunFolder(launched.run_dir, launched.settings, FREE),
+        RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         space=space,
         bilevel=build_bilevel(config, source),
         source=source,

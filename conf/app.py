@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema import register_schemas
 from nas.errors import UserError
-from nas.training.checkpoint import last_checkpoint
+from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.run import Interrupted
 
 CONF_DIR = Path(__file__).parent.resolve()
@@ -151,10 +151,7 @@ def _saved_overrides(arguments: list[str], program: str) -> list[str]:
     if given.get("resume", "").lower() != "true" or {"-m", "--multirun"} & given.keys():
         return []
     run_dir = given.get("run_dir") or _newest(Path("runs", program))
-    saved = Path(run_dir or ".", ".hydra", "overrides.yaml")
-    if not saved.exists() or not run_dir:
-        return []
-    overrides = [str(override) for override in OmegaConf.load(saved)]
+    overrides = saved_overrides(last_checkpoint(Path(run_dir))) if run_dir else []
     return [override for override in overrides if override.partition("=")[0] not in given]
 
 

@@ -74,6 +74,19 @@ def load_checkpoint(path: Path, kind: str) -> State:
     return state
 
 
+def saved_overrides(path: Path) -> list[str]:
+    """The command line of the run that wrote a checkpoint; none where it cannot be read.
+
+    Reads no tensor, so it takes no time; what is wrong with the file is told by `load_checkpoint`.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return [str(override) for override in state["overrides"]]
+    except Exception:  # torch raises many kinds for damaged and for malicious files
+        _log.debug("no overrides in %s", path, exc_info=True)
+        return []
+
+
 def check_same_settings(path: Path, saved: State, present: State, free: frozenset[str]) -> None:
     """Checks that a run is resumed with the settings that it was started with.
 

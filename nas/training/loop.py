@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,11 +27,13 @@ class RunFolder:
         path: Folder of the run.
         settings: All settings of the run, nested, for the checkpoint and TensorBoard.
         free_settings: Dotted keys of those that a resumed run may change.
+        overrides: Those of the command line, kept in the checkpoint so that a resume needs none.
     """
 
     path: Path
     settings: Mapping[str, object]
     free_settings: frozenset[str] = frozenset()
+    overrides: Sequence[str] = ()
 
 
 class Loop(ABC):
@@ -148,6 +150,7 @@ class Loop(ABC):
         """Writes the checkpoint."""
         state = {
             "settings": dict(self.folder.settings),
+            "overrides": list(self.folder.overrides),
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "step": self.step,

@@ -44,7 +44,7 @@ def _same(a: object, b: object, where: str = "") -> None:
 
 def _state(run: Path) -> dict[str, object]:
     state: dict[str, object] = torch.load(last_checkpoint(run), weights_only=True)
-    del state["settings"]
+    del state["settings"], state["overrides"]
     return state
 
 
@@ -152,6 +152,10 @@ def test_other_settings_and_damaged_checkpoints_are_refused_in_one_line(
     code, output = run_program("search", *settings, "batch_size=16", "resume=true")
     assert code == 1
     assert "cannot resume" in output and "batch_size was 32, is 16" in output
+
+    # What was refused leaves no trace: the run still goes on with its own settings.
+    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    assert code == 0, output
 
     path = last_checkpoint(run)
     path.write_bytes(path.read_bytes()[:1000])
