@@ -14,6 +14,7 @@ from nas.data import load_retrain_data
 from nas.network import build_network, check_input, network_cost
 from nas.optimizers import Updater
 from nas.resolve import resolve_genotype
+from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder
 from nas.training.results import finish_retrain
 from nas.training.retrain import Retrain
@@ -29,6 +30,7 @@ FREE = frozenset(
 def retrain(config: RetrainConfig, launched: Launch) -> float:
     """Runs one retraining; returns the top-1 accuracy on the test set."""
     start = time.perf_counter()
+    keep_freed_memory()
     continues = launched.continues()
     genotype = resolve_genotype(config.genotype)
     device = choose_device(config.device)

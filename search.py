@@ -12,9 +12,11 @@ from conf.build import build_bilevel, build_space, schedule_of
 from conf.schema import SearchConfig
 from nas.data import load_search_data
 from nas.derive import derive_argmax
+from nas.fused import accelerate
 from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
+from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device
@@ -22,7 +24,7 @@ from nas.training.search import Search
 
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
-    {"run_dir", "resume", "device", "evaluate_every_epochs", "checkpoint_every_steps"}
+    {"run_dir", "resume", "device", "kernels", "evaluate_every_epochs", "checkpoint_every_steps"}
     | {"data.path", "data.download", "data.num_workers", "derive.name", "derive.num_samples"}
 )
 
@@ -30,6 +32,7 @@ FREE = frozenset(
 def search(config: SearchConfig, launched: Launch) -> float:
     """Runs one search; returns the derived genotype's accuracy on the validation half."""
     start = time.perf_counter()
+    keep_freed_memory()
     continues = launched.continues()
     device = choose_device(config.device)
     generator = seed_everything(config.seed, deterministic=config.deterministic)
@@ -42,7 +45,7 @@ def search(config: SearchConfig, launched: Launch) -> float:
     )
     space = build_space(config.space, data.info)
     model = to_device(space.build_supernet(), device, config.channels_last)
-    supernet = Supernet(model, generator)
+    supernet = Supernet(accelerate(model, config.kernels, device), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     run = Search(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),

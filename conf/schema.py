@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from nas.bilevel import ORDERS
 from nas.data import DataSettings
 from nas.errors import unknown_name
+from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS
 from nas.training.run import PRECISIONS
@@ -162,6 +163,7 @@ class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
     warmup_epochs: int = 0  # only the weights are trained in these
+    kernels: str = "auto"  # plain, fused or compiled; auto: fused on a CPU, plain on a GPU
     space: Any = MISSING
     sampler: Any = MISSING
     bilevel: Any = MISSING
@@ -171,6 +173,8 @@ class SearchConfig(RunConfig):
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
         _at_least("", self, batch_size=2, warmup_epochs=0)
+        if self.kernels not in KERNELS:
+            raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(

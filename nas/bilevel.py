@@ -5,7 +5,7 @@ on one part of the data, architecture logits a on another. Every forward pass dr
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -76,8 +76,11 @@ class Learner:
 
     def decision_gradient(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
         """`dL/dweights` of the sample, `[N, K]` on the host; asks for no weight gradients."""
-        loss, handle, result = self.logits_loss(batch, sample)
-        (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
+        with _frozen(self.weights.parameters):
+            loss, handle, result = self.logits_loss(batch, sample)
+        gradient = None  # where no choice reaches the loss
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
         return self.supernet.weights_gradient(sample, gradient), result
 
     def update_weights(self, batch: Batch) -> tuple[BatchResult, Sample]:
@@ -209,6 +212,19 @@ class SingleLevel:
         norm = learner.update_logits(sample, gradient)
         learner.weights.step()
         return StepResult(result, [result], [sample], norm)
+
+
+@contextmanager
+def _frozen(parameters: list[Tensor]) -> Iterator[None]:
+    """Graphs that are built inside lead to none of `parameters`, so they keep less."""
+    trained = [p for p in parameters if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _check_on_host(loss: Tensor) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from nas.kernels import inner_product
 from nas.ops import Zero
+from nas.pending import Pending
 
 NOT_CONNECTED = -1
 """The decision for no candidate at all: the edge is not there."""
@@ -89,6 +91,8 @@ def gated(out: Tensor, gate: Tensor) -> Tensor:
     Backward: `out` receives dL/dout as it is, the gate `<dL/dout, out>` (equation 7 of GDAS,
     arXiv:1910.04465, for the sampled operation).
     """
+    if isinstance(out, Pending):
+        return out.gated(gate)  # type: ignore[return-value]
     result: Tensor = _Gate.apply(out, gate)
     return result
 
@@ -105,14 +109,4 @@ class _Gate(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
         wants_input, wants_gate = ctx.needs_input_grad  # type: ignore[attr-defined]
-        return grad if wants_input else None, _inner_product(grad, out) if wants_gate else None
-
-
-def _inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """`<a, b>` over all elements, a float32 scalar (float64 for float64)."""
-    if b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last):
-        # Flatten in the order in which b lies in memory: views, no copies, where a lies alike.
-        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    if a.dtype in (torch.float32, torch.float64) and a.dtype == b.dtype:
-        return torch.dot(a.reshape(-1), b.reshape(-1))
-    return (a.float() * b.float()).sum()
+        return grad if wants_input else None, inner_product(grad, out) if wants_gate else None

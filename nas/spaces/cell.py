@@ -4,15 +4,16 @@ A cell is written once for supernet and child network; they differ in the module
 factory puts on the edges.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, groupby
 
-from torch import nn
+from torch import Tensor, nn
 
 from nas.choice import Choice, connects
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm, build_operation
+from nas.pending import total
 
 EdgeFactory = Callable[[Edge, int, int], nn.Module | None]
 """Builds the module of an edge from (edge, channels, stride); None for no connection."""
@@ -76,6 +77,24 @@ class CellEdges(nn.ModuleDict):
         """(source, target, module) of the edges that the output depends on, by target."""
         pairs = self._find_live() if self._fixed is None else self._fixed
         return [(source, target, self[f"{source}_{target}"]) for source, target in pairs]
+
+    def sources(self) -> frozenset[int]:
+        """The nodes that an edge which matters leaves."""
+        return frozenset(source for source, _, _ in self.live())
+
+    def states(self, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """The states `[B, C, H, W]` of the nodes: each the sum of the edges that enter it.
+
+        Args:
+            inputs: Those of the nodes that no edge enters.
+
+        Returns:
+            All nodes that something reaches, `inputs` among them.
+        """
+        states = dict(inputs)
+        for target, entering in groupby(self.live(), key=lambda edge: edge[1]):
+            states[target] = total([edge(states[source]) for source, _, edge in entering])
+        return states
 
     def _find_live(self) -> tuple[tuple[int, int], ...]:
         connected = (connects(module) for module in self.values())

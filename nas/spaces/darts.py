@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm
+from nas.pending import state_of
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.darts_genotype import check
 from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, Preprocess, stem
@@ -66,16 +67,13 @@ class Cell(nn.Module):
         )
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        live = self.edges.live()
-        sources = {source for source, _, _ in live}
+        sources = self.edges.sources()
         states: dict[int, Tensor] = {}
         if 0 in sources:
-            states[0] = self.preprocess.input_0(before_last)
+            states[0] = state_of(self.preprocess.input_0(before_last))
         if 1 in sources:
-            states[1] = self.preprocess.input_1(last)
-        for source, target, edge in live:
-            out = edge(states[source])
-            states[target] = states[target] + out if target in states else out
+            states[1] = state_of(self.preprocess.input_1(last))
+        states = self.edges.states(states)
         return torch.cat([self._node(states, node, last) for node in self._outputs], dim=1)
 
     def _node(self, states: Mapping[int, Tensor], node: int, last: Tensor) -> Tensor:

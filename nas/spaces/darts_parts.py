@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
 from nas.ops import FactorizedReduce, Norm, ReLUConvBN
+from nas.pending import state_of
 
 
 class CifarStem(nn.Module):
@@ -142,7 +143,10 @@ class FixedReduction(nn.Module):
         return [*self.convs, *self.pools]
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        inputs = (self.preprocess.input_0(before_last), self.preprocess.input_1(last))
+        inputs = (
+            state_of(self.preprocess.input_0(before_last)),
+            state_of(self.preprocess.input_1(last)),
+        )
         branches = (*self.convs, *self.pools)
         return torch.cat([b(x) for b, x in zip(branches, inputs * 2, strict=True)], dim=1)
 

@@ -15,6 +15,7 @@ from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
+from nas.pending import state_of, total
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, parse_edges
 
@@ -43,10 +44,7 @@ class Cell(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        states = {0: x}
-        for source, target, edge in self.edges.live():
-            out = edge(states[source])
-            states[target] = states[target] + out if target in states else out
+        states = self.edges.states({0: state_of(x)})
         # With every path cut the cell is the zero function.
         return states[self._output] if self._output in states else torch.zeros_like(x)
 
@@ -65,8 +63,7 @@ class ResidualReduction(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.downsample(x) + self.conv_b(self.conv_a(x))
-        return out
+        return total([self.downsample(x), self.conv_b(self.conv_a(x))])
 
 
 class Network(nn.Module):

@@ -1,0 +1,127 @@
+"""Timing side by side, peak memory, and what a result must say about its machine."""
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from nas.files import replace_text
+
+MIB = 2**20
+
+Step = Callable[[], object]
+
+
+class Stopwatch:
+    """Times of named steps, one entry a round."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times_ms: dict[str, list[float]] = {}
+
+    def time(self, name: str, step: Step) -> None:
+        """Times one call of `step`, the work that it puts on the device included."""
+        self._wait()
+        start = time.perf_counter()
+        step()
+        self._wait()
+        self.times_ms.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+
+    def median_ms(self, name: str) -> float:
+        """The median time of `name`."""
+        return statistics.median(self.times_ms[name])
+
+    def median_ratio(self, name: str, other: str) -> float:
+        """The median over the rounds of the ratio of two times of one round."""
+        pairs = zip(self.times_ms[name], self.times_ms[other], strict=False)
+        return statistics.median(a / b for a, b in pairs)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def peak_mib(step: Step, device: torch.device) -> float:
+    """The most that `step` allocates at once, above what was there before, in MiB."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    present = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        present += event.nbytes()
+        peak = max(peak, present)
+    return peak / MIB
+
+
+def tensors_mib(tensors: Iterable[torch.Tensor]) -> float:
+    """The size of `tensors` in MiB."""
+    return sum(t.numel() * t.element_size() for t in tensors) / MIB
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where and with what a measurement was made."""
+    is_cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's own name for itself, where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str:
+    """The commit of the checkout, with `+` where files differ from it."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Prints `rows` as a Markdown table; the first row names the columns."""
+    columns = list(rows[0])
+    texts = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    for cells in ([columns], [["-" * width for width in widths]], texts):
+        for line in cells:
+            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            print("| " + " | ".join(padded) + " |", flush=True)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+    return "" if value is None else str(value)
+
+
+def save(path: Path, device: torch.device, settings: Mapping[str, object], rows: object) -> None:
+    """Writes a results file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {**environment(device), "settings": dict(settings), "rows": rows}
+    replace_text(path, json.dumps(found, indent=1) + "\n")
+    print(f"\nwritten to {path}")

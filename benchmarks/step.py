@@ -1,0 +1,139 @@
+"""What a search step costs: `python -m benchmarks.step`.
+
+Weight step and logits step of the one-path supernet, the same sampled architectures as plain child
+networks, and the dense softmax supernet for contrast: interleaved in one process, medians after a
+warm-up, with the peak memory of each.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from benchmarks.authors import AuthorsChild, AuthorsSteps
+from benchmarks.measure import Stopwatch, peak_mib, print_table, save, tensors_mib
+from benchmarks.subjects import ChildSteps, Setting, SupernetSteps, random_batch
+from nas.spaces import DARTS, NASBench201, SearchSpace
+from nas.training.allocator import keep_freed_memory
+from nas.training.run import PRECISIONS, autocast_for, choose_device
+
+IMAGES = {"in_channels": 3, "num_classes": 10}
+SPACES: dict[str, SearchSpace] = {
+    "nasbench201": NASBench201(**IMAGES),
+    "darts_8_cells": DARTS(**IMAGES),
+    "darts_6_cells": DARTS(**IMAGES, cells=6),
+}
+KERNELS = ("plain", "fused", "compiled")
+CHILD, CHILD_NCHW = "child", "child NCHW"
+DENSE_ROUNDS = 2
+
+Row = dict[str, object]
+
+
+def main() -> None:
+    """Entry point."""
+    options = _options()
+    device = choose_device(options.device)
+    keep_freed_memory()
+    rows: list[Row] = []
+    for name in options.space:
+        for batch_size in options.batch_size:
+            setting = Setting(
+                SPACES[name],
+                random_batch(batch_size, device),
+                autocast_for(options.precision, device),
+            )
+            print(f"\n{name}, batch {batch_size}, {options.precision}", flush=True)
+            found = compare(setting, options.rounds, options.warm_up, options.authors)
+            print_table(found)
+            rows += [{"space": name, "batch": batch_size, **row} for row in found]
+    if options.output:
+        settings = {k: v for k, v in vars(options).items() if k not in ("output", "authors")}
+        save(options.output, device, settings, rows)
+
+
+def compare(setting: Setting, rounds: int, warm_up: int, authors: Path | None) -> list[Row]:
+    """Times all subjects on the same architectures; one row a step."""
+    device = setting.device
+    one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in KERNELS}
+    dense = SupernetSteps(setting, "softmax", "plain")
+    theirs = AuthorsSteps(setting, authors) if authors else None
+    watch = Stopwatch(device)
+    for number in range(-warm_up, rounds):
+        if number == 0:
+            watch = Stopwatch(device)
+        genotype = one_path["plain"].genotype(number + warm_up)
+        for kernels, subject in one_path.items():
+            for step, run in subject.steps(number + warm_up).items():
+                watch.time(f"{step}, {kernels}", run)
+        for name, channels_last in ((CHILD, True), (CHILD_NCHW, False)):
+            child = ChildSteps(setting, genotype, channels_last=channels_last)
+            child.step()
+            watch.time(name, child.step)
+        if theirs and authors:
+            for step, run in theirs.steps(genotype).items():
+                watch.time(f"{step}, authors", run)
+            if not isinstance(setting.space, DARTS):
+                authors_child = AuthorsChild(setting, genotype, authors)
+                authors_child.step()
+                watch.time("child, authors", authors_child.step)
+        if 0 <= number < DENSE_ROUNDS or number == -1:
+            for step, run in dense.steps(number + warm_up).items():
+                watch.time(f"{step}, dense", run)
+    return _rows(watch, _memory(setting, one_path, dense, rounds))
+
+
+def _memory(
+    setting: Setting, one_path: dict[str, SupernetSteps], dense: SupernetSteps, rounds: int
+) -> dict[str, tuple[float, float]]:
+    """Peak of a step above what stays, and what stays, in MiB: mean over a few architectures."""
+    found: dict[str, tuple[float, float]] = {}
+    numbers = range(min(4, rounds))
+    children = [
+        ChildSteps(setting, one_path["plain"].genotype(number), channels_last=True)
+        for number in numbers
+    ]
+    for child in children:
+        child.step()
+    peaks = [peak_mib(child.step, setting.device) for child in children]
+    stays = [tensors_mib(child.static_tensors()) for child in children]
+    found[CHILD] = (sum(peaks) / len(peaks), sum(stays) / len(stays))
+    for name, subject in [*one_path.items(), ("dense", dense)]:
+        for step in subject.steps(0):
+            chosen = numbers if name != "dense" else range(1)
+            peaks = [peak_mib(subject.steps(n)[step], setting.device) for n in chosen]
+            stays_mib = tensors_mib(subject.static_tensors())
+            found[f"{step}, {name}"] = (sum(peaks) / len(peaks), stays_mib)
+    return found
+
+
+def _rows(watch: Stopwatch, memory: dict[str, tuple[float, float]]) -> list[Row]:
+    fastest = min((CHILD, CHILD_NCHW), key=watch.median_ms)
+    rows: list[Row] = []
+    for name in watch.times_ms:
+        row: Row = {"step": name, "ms": watch.median_ms(name)}
+        row["to child"] = watch.median_ratio(name, fastest)
+        if "child, authors" in watch.times_ms:
+            row["to authors' child"] = watch.median_ratio(name, "child, authors")
+        if name in memory:
+            row["peak MiB"], row["stays MiB"] = memory[name]
+            row["peak to child"] = memory[name][0] / memory[CHILD][0]
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["ms"])  # type: ignore[arg-type, return-value]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    add = partial(parser.add_argument, metavar="")
+    parser.add_argument("--space", nargs="+", choices=SPACES, default=list(SPACES))
+    add("--batch-size", nargs="+", type=int, default=[64, 256], help="default: 64 256")
+    add("--rounds", type=int, default=20, help="architectures that are timed (default 20)")
+    add("--warm-up", type=int, default=10, help="architectures before them (default 10)")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    add("--authors", type=Path, help="checkout of D-X-Y/AutoDL-Projects, to run it too")
+    add("--output", type=Path, help="results file, JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
