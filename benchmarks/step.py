@@ -6,24 +6,30 @@ warm-up, with the peak memory of each.
 """
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.authors import AuthorsChild, AuthorsSteps
+import torch
+
+from benchmarks.authors import AuthorsChild, AuthorsSteps, fits
 from benchmarks.measure import Stopwatch, peak_mib, print_table, save, tensors_mib
-from benchmarks.subjects import ChildSteps, Setting, SupernetSteps, random_batch
-from nas.spaces import DARTS, NASBench201, SearchSpace
+from benchmarks.subjects import ChildSteps, Setting, Space, SupernetSteps, random_batch
+from nas.bilevel import Batch
+from nas.data import Cycle
+from nas.data.memory import Augmentation, MemoryLoader
+from nas.spaces import DARTS, NASBench201
 from nas.training.allocator import keep_freed_memory
 from nas.training.run import PRECISIONS, autocast_for, choose_device
 
-IMAGES = {"in_channels": 3, "num_classes": 10}
-SPACES: dict[str, SearchSpace] = {
-    "nasbench201": NASBench201(**IMAGES),
-    "darts_8_cells": DARTS(**IMAGES),
-    "darts_6_cells": DARTS(**IMAGES, cells=6),
+SPACES: dict[str, Space] = {
+    "nasbench201": NASBench201(in_channels=3, num_classes=10),
+    "darts_8_cells": DARTS(in_channels=3, num_classes=10, cells=8),
+    "darts_6_cells": DARTS(in_channels=3, num_classes=10, cells=6),  # as the GDAS authors use it
 }
 KERNELS = ("plain", "fused", "compiled")
 CHILD, CHILD_NCHW = "child", "child NCHW"
+LOADING = "a batch of images"
 DENSE_ROUNDS = 2
 
 Row = dict[str, object]
@@ -56,8 +62,9 @@ def compare(setting: Setting, rounds: int, warm_up: int, authors: Path | None) -
     device = setting.device
     one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in KERNELS}
     dense = SupernetSteps(setting, "softmax", "plain")
-    theirs = AuthorsSteps(setting, authors) if authors else None
+    theirs = AuthorsSteps(setting, authors) if authors and fits(setting.space) else None
     watch = Stopwatch(device)
+    batches = _batches(setting)
     for number in range(-warm_up, rounds):
         if number == 0:
             watch = Stopwatch(device)
@@ -76,10 +83,26 @@ def compare(setting: Setting, rounds: int, warm_up: int, authors: Path | None) -
                 authors_child = AuthorsChild(setting, genotype, authors)
                 authors_child.step()
                 watch.time("child, authors", authors_child.step)
+        watch.time(LOADING, partial(next, batches))
         if 0 <= number < DENSE_ROUNDS or number == -1:
             for step, run in dense.steps(number + warm_up).items():
                 watch.time(f"{step}, dense", run)
     return _rows(watch, _memory(setting, one_path, dense, rounds))
+
+
+def _batches(setting: Setting) -> Iterator[Batch]:
+    """Batches of CIFAR-10's size and augmentation, as a search draws them from memory."""
+    images = torch.randint(256, (4096, 3, 32, 32), dtype=torch.uint8).to(setting.device)
+    loader = MemoryLoader(
+        images,
+        torch.zeros(len(images), dtype=torch.long, device=setting.device),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        batch_size=len(setting.batch[1]),
+        augmentation=Augmentation(crop_padding=4, flip=True),
+        channels_last=True,
+    )
+    return Cycle(loader)
 
 
 def _memory(

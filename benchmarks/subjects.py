@@ -17,7 +17,7 @@ from nas.genotype import Genotype
 from nas.ops import Norm
 from nas.optimizers import OptimizerSettings, Updater
 from nas.samplers import SAMPLERS, SampleSource
-from nas.spaces import SearchSpace, darts, nasbench201
+from nas.spaces import DARTS, NASBench201, darts, nasbench201
 from nas.spaces.cell import child_edges
 from nas.supernet import Supernet
 from nas.training.run import to_device
@@ -27,6 +27,7 @@ WEIGHTS = OptimizerSettings(learning_rate=0.025, nesterov=True, weight_decay=5e-
 LOGITS = OptimizerSettings(name="adam", learning_rate=1e-30, beta1=0.5, weight_decay=1e-3)
 TEMPERATURE = 5.0
 
+Space = NASBench201 | DARTS
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
@@ -40,7 +41,7 @@ class Setting:
         autocast: The context of forward passes.
     """
 
-    space: SearchSpace
+    space: Space
     batch: Batch
     autocast: Autocast = nullcontext
     device: torch.device = field(init=False)
@@ -125,15 +126,14 @@ class ChildSteps:
         return _static_tensors(self.network, self.updater)
 
 
-def plain_network(space: SearchSpace, genotype: Genotype) -> nn.Module:
+def plain_network(space: Space, genotype: Genotype) -> nn.Module:
     """The plain network with an operation on every edge that `genotype` names.
 
     A sample of the DARTS space has one on all edges, which `space.build_network` refuses.
     """
     make_edge = child_edges(genotype, Norm())
-    if isinstance(space, darts.DARTS):
+    if isinstance(space, DARTS):
         return darts.Network(space, make_edge, Norm())
-    assert isinstance(space, nasbench201.NASBench201)
     return nasbench201.Network(space, space.nodes, make_edge, Norm())
 
 

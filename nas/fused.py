@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input
 
 from nas.kernels import ATenKernels, CompiledKernels, Kernels
 from nas.pending import PendingNorm, PendingPool, relu, state_of, value_of
@@ -81,14 +80,30 @@ class _FrozenConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.shape, ctx.settings = x.shape, settings
+        ctx.size, ctx.strides, ctx.settings = x.shape, x.stride(), settings
         return nn.functional.conv2d(x, weight, None, *settings)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
-        return conv2d_input(ctx.shape, weight, grad, *ctx.settings), None, None
+        stride, padding, dilation, groups = ctx.settings
+        # Stands for the input, whose size and memory layout are asked for and whose values are not.
+        x = grad.new_empty_strided(ctx.size, ctx.strides)
+        grad_x: Tensor = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            weight.to(grad.dtype),
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            [True, False, False],
+        )[0]
+        return grad_x, None, None
 
 
 def accelerate(model: nn.Module, kernels: str, device: torch.device) -> nn.Module:
