@@ -20,28 +20,41 @@ Step = Callable[[], object]
 
 
 class Stopwatch:
-    """Times of named steps, one entry a round."""
+    """Times of named steps, on one architecture a round, several times each.
+
+    Other work on the machine only ever slows a step down: what counts of a step in a round is the
+    fastest of its repetitions. Ratios of two steps are taken within a round.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.times_ms: dict[str, list[float]] = {}
+        self._times_ms: dict[str, dict[int, list[float]]] = {}
 
-    def time(self, name: str, step: Step) -> None:
-        """Times one call of `step`, the work that it puts on the device included."""
+    def time(self, name: str, number: int, step: Step) -> None:
+        """Times one call of `step` in round `number`, the work on the device included."""
         self._wait()
         start = time.perf_counter()
         step()
         self._wait()
-        self.times_ms.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+        times = self._times_ms.setdefault(name, {}).setdefault(number, [])
+        times.append(1000 * (time.perf_counter() - start))
+
+    @property
+    def names(self) -> list[str]:
+        """What was timed."""
+        return list(self._times_ms)
 
     def median_ms(self, name: str) -> float:
-        """The median time of `name`."""
-        return statistics.median(self.times_ms[name])
+        """The median over the rounds."""
+        return statistics.median(self._rounds(name).values())
 
     def median_ratio(self, name: str, other: str) -> float:
-        """The median over the rounds of the ratio of two times of one round."""
-        pairs = zip(self.times_ms[name], self.times_ms[other], strict=False)
-        return statistics.median(a / b for a, b in pairs)
+        """The median over the rounds of the ratio of two steps."""
+        mine, others = self._rounds(name), self._rounds(other)
+        return statistics.median(mine[n] / others[n] for n in mine.keys() & others.keys())
+
+    def _rounds(self, name: str) -> dict[int, float]:
+        return {number: min(times) for number, times in self._times_ms[name].items()}
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -103,8 +116,8 @@ def commit() -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Prints `rows` as a Markdown table; the first row names the columns."""
-    columns = list(rows[0])
+    """Prints `rows` as a Markdown table; a column for every key that a row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     texts = [[_text(row.get(column)) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     for cells in ([columns], [["-" * width for width in widths]], texts):

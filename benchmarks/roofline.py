@@ -80,7 +80,8 @@ def _is_view(function: Any) -> bool:
 
 def cost_of(step: Step, machine: Machine) -> CostCounter:
     """Runs `step` once and counts."""
-    with CostCounter(machine) as counter:
+    counter = CostCounter(machine)
+    with counter:
         step()
     return counter
 

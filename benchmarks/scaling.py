@@ -82,7 +82,7 @@ def measure(setting: Setting, machine: Machine, options: argparse.Namespace) -> 
         for step in STEPS:
             run = subject.steps(number)[step]
             run()  # compiles or fills caches for this architecture
-            watch.time(step, run)
+            watch.time(step, number, run)
             # Counted on the plain path: what has to be done, not what fusing saves of it.
             rooflines[step].append(1000 * cost_of(plain.steps(number)[step], machine).roofline_s)
     stays = tensors_mib(subject.static_tensors())

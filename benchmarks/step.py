@@ -1,8 +1,8 @@
 """What a search step costs: `python -m benchmarks.step`.
 
 Weight step and logits step of the one-path supernet, the same sampled architectures as plain child
-networks, and the dense softmax supernet for contrast: interleaved in one process, medians after a
-warm-up, with the peak memory of each.
+networks, and the dense softmax supernet for contrast: interleaved in one process, the fastest of
+a few repetitions of each architecture, medians over the architectures, and the peak memory.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.authors import AuthorsChild, AuthorsSteps, fits
-from benchmarks.measure import Stopwatch, peak_mib, print_table, save, tensors_mib
+from benchmarks.measure import Step, Stopwatch, peak_mib, print_table, save, tensors_mib
 from benchmarks.subjects import ChildSteps, Setting, Space, SupernetSteps, random_batch
 from nas.bilevel import Batch
 from nas.data import Cycle
@@ -30,6 +30,7 @@ SPACES: dict[str, Space] = {
 KERNELS = ("plain", "fused", "compiled")
 CHILD, CHILD_NCHW = "child", "child NCHW"
 LOADING = "a batch of images"
+AUTHORS_CHILD = "child, authors"
 DENSE_ROUNDS = 2
 
 Row = dict[str, object]
@@ -49,7 +50,7 @@ def main() -> None:
                 autocast_for(options.precision, device),
             )
             print(f"\n{name}, batch {batch_size}, {options.precision}", flush=True)
-            found = compare(setting, options.rounds, options.warm_up, options.authors)
+            found = compare(setting, options)
             print_table(found)
             rows += [{"space": name, "batch": batch_size, **row} for row in found]
     if options.output:
@@ -57,37 +58,42 @@ def main() -> None:
         save(options.output, device, settings, rows)
 
 
-def compare(setting: Setting, rounds: int, warm_up: int, authors: Path | None) -> list[Row]:
+def compare(setting: Setting, options: argparse.Namespace) -> list[Row]:
     """Times all subjects on the same architectures; one row a step."""
-    device = setting.device
+    authors: Path | None = options.authors
     one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in KERNELS}
     dense = SupernetSteps(setting, "softmax", "plain")
     theirs = AuthorsSteps(setting, authors) if authors and fits(setting.space) else None
-    watch = Stopwatch(device)
-    batches = _batches(setting)
-    for number in range(-warm_up, rounds):
-        if number == 0:
-            watch = Stopwatch(device)
-        genotype = one_path["plain"].genotype(number + warm_up)
+    watch, batches = Stopwatch(setting.device), _batches(setting)
+    for number in range(-options.warm_up, options.rounds):
+        architecture = number + options.warm_up
+        genotype = one_path["plain"].genotype(architecture)
+        steps: dict[str, Step] = {LOADING: partial(next, batches)}
         for kernels, subject in one_path.items():
-            for step, run in subject.steps(number + warm_up).items():
-                watch.time(f"{step}, {kernels}", run)
+            found = subject.steps(architecture)
+            steps |= {f"{step}, {kernels}": run for step, run in found.items()}
         for name, channels_last in ((CHILD, True), (CHILD_NCHW, False)):
-            child = ChildSteps(setting, genotype, channels_last=channels_last)
-            child.step()
-            watch.time(name, child.step)
-        if theirs and authors:
-            for step, run in theirs.steps(genotype).items():
-                watch.time(f"{step}, authors", run)
+            steps[name] = ChildSteps(setting, genotype, channels_last=channels_last).step
+        if authors and theirs:
+            steps |= {f"{step}, authors": run for step, run in theirs.steps(genotype).items()}
             if not isinstance(setting.space, DARTS):
-                authors_child = AuthorsChild(setting, genotype, authors)
-                authors_child.step()
-                watch.time("child, authors", authors_child.step)
-        watch.time(LOADING, partial(next, batches))
-        if 0 <= number < DENSE_ROUNDS or number == -1:
-            for step, run in dense.steps(number + warm_up).items():
-                watch.time(f"{step}, dense", run)
-    return _rows(watch, _memory(setting, one_path, dense, rounds))
+                steps[AUTHORS_CHILD] = AuthorsChild(setting, genotype, authors).step
+        _repeat(watch, number, steps, options.repeats if number >= 0 else 0)
+    # Dense steps need gigabytes: not between the others.
+    for number in range(DENSE_ROUNDS):
+        steps = {f"{step}, dense": run for step, run in dense.steps(number).items()}
+        _repeat(watch, number, steps, repeats=1)
+    return _rows(watch, _memory(setting, one_path, dense, options.rounds))
+
+
+def _repeat(watch: Stopwatch, number: int, steps: dict[str, Step], repeats: int) -> None:
+    """Times `steps` in turn, `repeats` times, after one round that is not timed."""
+    for repetition in range(1 + repeats):
+        for name, step in steps.items():
+            if repetition == 0:
+                step()  # fills caches for this architecture, compiles
+            else:
+                watch.time(name, number, step)
 
 
 def _batches(setting: Setting) -> Iterator[Batch]:
@@ -132,11 +138,11 @@ def _memory(
 def _rows(watch: Stopwatch, memory: dict[str, tuple[float, float]]) -> list[Row]:
     fastest = min((CHILD, CHILD_NCHW), key=watch.median_ms)
     rows: list[Row] = []
-    for name in watch.times_ms:
+    for name in watch.names:
         row: Row = {"step": name, "ms": watch.median_ms(name)}
         row["to child"] = watch.median_ratio(name, fastest)
-        if "child, authors" in watch.times_ms:
-            row["to authors' child"] = watch.median_ratio(name, "child, authors")
+        if AUTHORS_CHILD in watch.names:
+            row["to authors' child"] = watch.median_ratio(name, AUTHORS_CHILD)
         if name in memory:
             row["peak MiB"], row["stays MiB"] = memory[name]
             row["peak to child"] = memory[name][0] / memory[CHILD][0]
@@ -149,7 +155,8 @@ def _options() -> argparse.Namespace:
     add = partial(parser.add_argument, metavar="")
     parser.add_argument("--space", nargs="+", choices=SPACES, default=list(SPACES))
     add("--batch-size", nargs="+", type=int, default=[64, 256], help="default: 64 256")
-    add("--rounds", type=int, default=20, help="architectures that are timed (default 20)")
+    add("--rounds", type=int, default=16, help="architectures that are timed (default 16)")
+    add("--repeats", type=int, default=5, help="how often each (default 5)")
     add("--warm-up", type=int, default=10, help="architectures before them (default 10)")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
