@@ -8,7 +8,7 @@ a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain
 import time
 
 from conf.app import Launch, launch
-from conf.build import build_bilevel, build_space, schedule_of
+from conf.build import build_bilevel, build_space, read_table, schedule_of
 from conf.schema import SearchConfig
 from nas.data import load_search_data
 from nas.derive import derive_argmax
@@ -25,6 +25,7 @@ from nas.training.search import Search
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
     {"run_dir", "resume", "device", "kernels", "evaluate_every_epochs", "checkpoint_every_steps"}
+    | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
     | {"data.path", "data.download", "data.num_workers", "derive.name", "derive.num_samples"}
 )
 
@@ -44,6 +45,7 @@ def search(config: SearchConfig, launched: Launch) -> float:
         channels_last=config.channels_last,
     )
     space = build_space(config.space, data.info)
+    table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)
     supernet = Supernet(accelerate(model, config.kernels, device), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
@@ -54,12 +56,14 @@ def search(config: SearchConfig, launched: Launch) -> float:
         source=source,
         data=data,
         schedule=schedule_of(config),
+        table=table,
     )
     if continues:
         run.load()
     run.run()
     genotype, accuracy = derive(config, run)
-    finish_search(run, genotype, accuracy, launched.overrides, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    finish_search(run, genotype, accuracy, table, launched.overrides, seconds)
     return accuracy
 
 

@@ -23,7 +23,7 @@ class Stopwatch:
     """Times of named steps, on one architecture a round, several times each.
 
     Other work on the machine only ever slows a step down: what counts of a step in a round is the
-    fastest of its repetitions. Ratios of two steps are taken within a round.
+    fastest of its repetitions. Rounds differ, since architectures do; their mean is what counts.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,14 +44,15 @@ class Stopwatch:
         """What was timed."""
         return list(self._times_ms)
 
-    def median_ms(self, name: str) -> float:
-        """The median over the rounds."""
-        return statistics.median(self._rounds(name).values())
+    def mean_ms(self, name: str) -> float:
+        """The mean over the rounds: what a search pays for a step."""
+        return statistics.mean(self._rounds(name).values())
 
-    def median_ratio(self, name: str, other: str) -> float:
-        """The median over the rounds of the ratio of two steps."""
+    def ratio(self, name: str, other: str) -> float:
+        """The ratio of the means of two steps over the rounds in which both were timed."""
         mine, others = self._rounds(name), self._rounds(other)
-        return statistics.median(mine[n] / others[n] for n in mine.keys() & others.keys())
+        both = mine.keys() & others.keys()
+        return sum(mine[number] for number in both) / sum(others[number] for number in both)
 
     def _rounds(self, name: str) -> dict[int, float]:
         return {number: min(times) for number, times in self._times_ms[name].items()}
@@ -112,7 +113,9 @@ def commit() -> str:
         command = ["git", "-C", str(Path(__file__).parent), *args]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "-uno") else ""
+    )
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:

@@ -73,7 +73,7 @@ def setting_of(size: str, value: int, device: torch.device) -> Setting:
 
 
 def measure(setting: Setting, machine: Machine, options: argparse.Namespace) -> list[Row]:
-    """Median time, roofline and memory of the two steps, over the same architectures."""
+    """Mean time, roofline and memory of the two steps, over the same architectures."""
     subject = SupernetSteps(setting, "gdas", options.kernels)
     plain = SupernetSteps(setting, "gdas", "plain")
     watch = Stopwatch(setting.device)
@@ -89,8 +89,8 @@ def measure(setting: Setting, machine: Machine, options: argparse.Namespace) -> 
     return [
         {
             "step": step,
-            "ms": watch.median_ms(step),
-            "roofline ms": statistics.median(rooflines[step]),
+            "ms": watch.mean_ms(step),
+            "roofline ms": statistics.mean(rooflines[step]),
             "peak MiB": peak_mib(subject.steps(0)[step], setting.device),
             "stays MiB": stays,
         }

@@ -2,7 +2,7 @@
 
 Weight step and logits step of the one-path supernet, the same sampled architectures as plain child
 networks, and the dense softmax supernet for contrast: interleaved in one process, the fastest of
-a few repetitions of each architecture, medians over the architectures, and the peak memory.
+a few repetitions of each architecture, means over the architectures, and the peak memory.
 """
 
 import argparse
@@ -136,13 +136,13 @@ def _memory(
 
 
 def _rows(watch: Stopwatch, memory: dict[str, tuple[float, float]]) -> list[Row]:
-    fastest = min((CHILD, CHILD_NCHW), key=watch.median_ms)
+    fastest = min((CHILD, CHILD_NCHW), key=watch.mean_ms)
     rows: list[Row] = []
     for name in watch.names:
-        row: Row = {"step": name, "ms": watch.median_ms(name)}
-        row["to child"] = watch.median_ratio(name, fastest)
+        row: Row = {"step": name, "ms": watch.mean_ms(name)}
+        row["to child"] = watch.ratio(name, fastest)
         if AUTHORS_CHILD in watch.names:
-            row["to authors' child"] = watch.median_ratio(name, AUTHORS_CHILD)
+            row["to authors' child"] = watch.ratio(name, AUTHORS_CHILD)
         if name in memory:
             row["peak MiB"], row["stays MiB"] = memory[name]
             row["peak to child"] = memory[name][0] / memory[CHILD][0]

@@ -1,16 +1,18 @@
 """From settings to the plain arguments of plain classes."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from conf.schema import NetworkConfig, RetrainConfig, SearchConfig
+from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Learner, SingleLevel, first_order_gradient
 from nas.data import DataInfo
 from nas.errors import UserError
 from nas.ops import OPERATIONS, Norm
 from nas.optimizers import Updater
 from nas.samplers import SampleSource
-from nas.spaces import SPACES, SearchSpace
+from nas.spaces import SPACES, SearchSpace, nasbench201
 from nas.training.retrain import Recipe
 from nas.training.run import autocast_for
 from nas.training.search import SearchSchedule
@@ -40,6 +42,24 @@ def build_space(config: Any, info: DataInfo) -> SearchSpace:
     if set(operations) <= space.never_derived:
         raise UserError(f"space.operations: nothing can be derived from {list(operations)} alone")
     return space
+
+
+def read_table(config: SearchConfig) -> BenchmarkTable | None:
+    """The table of trained architectures to look results up in, where one is given.
+
+    Raises:
+        UserError: it cannot be read, or the space is another one.
+    """
+    benchmark = config.benchmark
+    if benchmark.nasbench201 is None:
+        return None
+    if config.space.name != nasbench201.NAME:
+        raise UserError(
+            f"benchmark.nasbench201 knows cells of space=nasbench201, the search is over "
+            f"space={config.space.name}"
+        )
+    path = Path(benchmark.nasbench201).expanduser()
+    return BenchmarkTable.read(path, benchmark.epochs, benchmark.column)
 
 
 def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | SingleLevel:

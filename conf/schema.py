@@ -159,6 +159,18 @@ class RunConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class BenchmarkConfig:
+    """A table of trained architectures to look results up in; the search does not see it."""
+
+    nasbench201: str | None = None  # CSV file: architecture, cifar10_test
+    epochs: int = 200  # that its accuracies were got with
+    column: str = "cifar10_test"
+
+    def __post_init__(self) -> None:
+        _at_least("benchmark", self, epochs=1)
+
+
+@dataclass(kw_only=True, slots=True)
 class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
@@ -169,6 +181,7 @@ class SearchConfig(RunConfig):
     bilevel: Any = MISSING
     derive: Any = MISSING
     logits: OptimizerSettings = MISSING  # type: ignore[assignment]
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)

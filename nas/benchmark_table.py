@@ -82,6 +82,27 @@ class BenchmarkTable:
         """The highest accuracy."""
         return -self._losses[0]
 
+    def metrics(self, genotype: Genotype) -> dict[str, float]:
+        """What the table says of `genotype`, by the names of `nas.monitor.metrics`.
+
+        The names carry the epochs, so that tables of different training are never compared.
+        """
+        score = self.score(genotype)
+        if score is None:
+            return {}
+        named = {"accuracy": score.accuracy, "rank": float(score.rank), "regret": score.regret}
+        return {f"benchmark/{key}_{self.epochs}_epochs": value for key, value in named.items()}
+
+    def describe(self, genotype: Genotype) -> str:
+        """The same in words."""
+        score = self.score(genotype)
+        if score is None:
+            return "not in the table"
+        return (
+            f"{score.accuracy:.2f} % {self.column} after {self.epochs} epochs, rank {score.rank} "
+            f"of {len(self.accuracies):,}, {score.regret:.2f} below the best"
+        )
+
     def score(self, genotype: Genotype) -> Score | None:
         """What the table says of `genotype`; None where it does not have it."""
         accuracy = self.accuracies.get(genotype_text(genotype))

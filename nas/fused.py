@@ -90,7 +90,7 @@ class _FrozenConv(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.settings
         # Stands for the input, whose size and memory layout are asked for and whose values are not.
         x = grad.new_empty_strided(ctx.size, ctx.strides)
-        grad_x: Tensor = torch.ops.aten.convolution_backward(
+        grad_x: Tensor = torch.ops.aten.convolution_backward.default(
             grad,
             x,
             weight.to(grad.dtype),

@@ -17,7 +17,11 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 from nas.errors import UserError
 
-_aten = torch.ops.aten
+# Overloads by name: PyTorch would look for the right one in every call, which takes longer than
+# small operations do.
+_batch_norm = torch.ops.aten.native_batch_norm.default
+_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+_threshold_backward = torch.ops.aten.threshold_backward.default
 
 
 class Term(NamedTuple):
@@ -99,7 +103,7 @@ class ATenKernels:
             if eps is None:
                 others.append(x)
                 continue
-            out, mean, invstd = _aten.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+            out, mean, invstd = _batch_norm(x, weight, bias, None, None, True, 0.0, eps)
             normalised.append(out)
             statistics.append(Statistics(mean, invstd))
         # The result of a batch norm is nobody else's: the sum is made in the first of them.
@@ -111,7 +115,7 @@ class ATenKernels:
         return Sum(total, total.relu() if want is Want.BOTH else None, statistics)
 
     def through_relu(self, grad: Tensor, activated: Tensor, more: Tensor | None) -> Tensor:
-        out: Tensor = _aten.threshold_backward(grad, activated, 0)
+        out: Tensor = _threshold_backward(grad, activated, 0)
         return out if more is None else out.add_(more)
 
     def through_norm(
@@ -119,7 +123,7 @@ class ATenKernels:
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, invstd = statistics
         weight = torch.ones_like(mean) if weight is None else weight
-        gradients: tuple[Tensor, Tensor, Tensor] = _aten.native_batch_norm_backward(
+        gradients: tuple[Tensor, Tensor, Tensor] = _batch_norm_backward(
             grad, x, weight, None, None, mean, invstd, True, 0.0, [True, True, True]
         )
         return gradients
@@ -178,7 +182,7 @@ class CompiledKernels(ATenKernels):
 
     def through_relu(self, grad: Tensor, activated: Tensor, more: Tensor | None) -> Tensor:
         if more is None:
-            out: Tensor = _aten.threshold_backward(grad, activated, 0)
+            out: Tensor = _threshold_backward(grad, activated, 0)
         else:
             out = self._run(_through_relu, grad, activated, more)
         return out

@@ -1,7 +1,8 @@
 """The one table of all metrics that runs log; `docs/metrics.md` is made from it.
 
 A name is `group/metric`; TensorBoard shows one section a group. `<choice>` and `<option>` stand for
-the name of a choice (which may contain slashes: `normal/0->2`) and of one of its options.
+the name of a choice (which may contain slashes: `normal/0->2`) and of one of its options,
+`<epochs>` for a number.
 """
 
 import re
@@ -91,6 +92,26 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "retrain",
         "Top-1 on the test set of the exponential moving average of the weights.",
+    ),
+    Metric(
+        "benchmark/accuracy_<epochs>_epochs",
+        "%",
+        "search",
+        "Test accuracy that `benchmark.nasbench201` has for the architecture that the logits give "
+        "now, after so many epochs of training there. For looking only: no decision of the search "
+        "depends on the table.",
+    ),
+    Metric(
+        "benchmark/rank_<epochs>_epochs",
+        "1",
+        "search",
+        "Its rank in the table: 1 is the best of all architectures there.",
+    ),
+    Metric(
+        "benchmark/regret_<epochs>_epochs",
+        "%",
+        "search",
+        "Accuracy of the best architecture of the table minus that of this one.",
     ),
     Metric(
         "architecture/temperature",
@@ -200,7 +221,7 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 
-_PLACEHOLDERS = {"<choice>": r".+", "<option>": r"[^/]+"}
+_PLACEHOLDERS = {"<choice>": r".+", "<option>": r"[^/]+", "<epochs>": r"\d+"}
 
 
 def _pattern(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nas.benchmark_table import BenchmarkTable
 from nas.derive import normalised_entropy
 from nas.genotype import Genotype
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
@@ -31,6 +32,8 @@ class SearchMonitor:
         choice_options: Names of the options of each choice, in the order of the logits.
         image_every: Epochs between two pictures. A picture takes about half a second of host time
             and some 100 kB; `max(1, num_epochs // 50)` gives about 50 of each in a run.
+        table: Of trained architectures, to look up the genotype of each epoch. Nothing else in a
+            search has it, so nothing can depend on it.
     """
 
     def __init__(
@@ -39,10 +42,11 @@ class SearchMonitor:
         choice_options: Mapping[str, Sequence[str]],
         *,
         image_every: int = 1,
+        table: BenchmarkTable | None = None,
     ) -> None:
         self._log = log
         self._choice_options = {name: tuple(options) for name, options in choice_options.items()}
-        self._image_every = image_every
+        self._image_every, self._table = image_every, table
         self._last_text: str | None = None
         log.layout(_charts(self._choice_options))
 
@@ -81,6 +85,7 @@ class SearchMonitor:
             **scalars,
             **self._certainty(probabilities),
             **self._shares(counts),
+            **(self._table.metrics(genotype) if self._table else {}),
             "architecture/num_skip": float(
                 sum(operation_family(option) == "skip" for option in genotype.choices.values())
             ),

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.benchmark_table import BenchmarkTable
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
@@ -22,7 +23,12 @@ WEIGHTS = "model.safetensors"
 
 
 def finish_search(
-    run: Search, genotype: Genotype, accuracy: float, overrides: Sequence[str], seconds: float
+    run: Search,
+    genotype: Genotype,
+    accuracy: float,
+    table: BenchmarkTable | None,
+    overrides: Sequence[str],
+    seconds: float,
 ) -> None:
     """Writes `genotype.json`, `cell.png` and `summary.json`; prints a summary.
 
@@ -30,6 +36,7 @@ def finish_search(
         run: The finished search.
         genotype: What was derived.
         accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
+        table: Of trained architectures, to look it up in.
         overrides: Of the command line.
         seconds: How long this process took.
     """
@@ -37,10 +44,12 @@ def finish_search(
     replace_text(folder / GENOTYPE, genotype.to_json())
     save_genotype_picture(genotype, folder / PICTURE)
     metrics = {"accuracy/genotype_validation": accuracy}
+    metrics |= table.metrics(genotype) if table else {}
     write_summary(folder, "search", overrides, metrics, genotype=text, seconds=seconds)
     rows = [
         ("genotype", text),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
+        *([("benchmark", table.describe(genotype))] if table else []),
         ("time", f"{seconds:.0f} s"),
         ("results", f"{folder}/ ({GENOTYPE}, {PICTURE}, metrics.jsonl)"),
         ("next", f"python retrain.py genotype={folder / GENOTYPE}"),

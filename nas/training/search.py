@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Batch, SingleLevel
 from nas.data import Cycle, SearchData
 from nas.derive import derive_argmax, derive_sampled
@@ -65,6 +66,7 @@ class Search(Loop):
         source: SampleSource,
         data: SearchData,
         schedule: SearchSchedule,
+        table: BenchmarkTable | None = None,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -73,6 +75,7 @@ class Search(Loop):
         source: Draws the samples that `bilevel` uses; its temperature is set here.
         data: The two halves of the training data.
         schedule: How long and how often.
+        table: Of trained architectures, for the monitor alone.
         """
         super().__init__(folder, data.train, schedule.epochs, schedule.checkpoint_every_steps)
         self.space, self.data, self.schedule = space, data, schedule
@@ -84,6 +87,7 @@ class Search(Loop):
         self._counts = torch.zeros_like(self.supernet.logits, requires_grad=False)
         self._gradient_norm_sum, self._num_logits_steps = 0.0, 0
         self._monitor: SearchMonitor | None = None
+        self._table = table
 
     def _start_epoch(self) -> None:
         schedule = self.schedule
@@ -123,7 +127,9 @@ class Search(Loop):
             metrics["accuracy/genotype_validation"] = self.validation_accuracy
         if self._monitor is None:
             every = max(1, self.epochs // MAX_PICTURES)
-            self._monitor = SearchMonitor(log, self.supernet.options, image_every=every)
+            self._monitor = SearchMonitor(
+                log, self.supernet.options, image_every=every, table=self._table
+            )
         text = genotype_text(genotype)
         self._monitor.epoch(
             self.step,

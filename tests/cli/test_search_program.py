@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import TINY_SEARCH
 from nas.genotype import Genotype
 from nas.samplers import SAMPLERS
 from nas.spaces import SPACES
+from nas.spaces.nasbench201 import OPERATIONS
 
 Run = Callable[..., tuple[int, str]]
 
@@ -94,6 +96,58 @@ def test_the_same_seed_finds_the_same_and_another_does_not(
     assert not torch.equal(first, logits("c", 4))
 
 
+@pytest.mark.parametrize("kernels", ["plain", "fused", "compiled"])
+def test_kernels(run_program: Run, tmp_path: Path, kernels: str) -> None:
+    code, output = run_program("search", *TINY_SEARCH, f"kernels={kernels}", f"run_dir={tmp_path}")
+    assert code == 0, output
+
+
+def write_table(path: Path, best: str) -> Path:
+    """A table of all cells in which those with more operations called `best` are better."""
+    accuracies = {}
+    for a, b, c, d, e, f in product(OPERATIONS, repeat=6):
+        text = f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+        accuracies[text] = 10 * text.count(best) + 0.001 * len(accuracies)
+    lines = [f"{text},{accuracy:.3f}" for text, accuracy in accuracies.items()]
+    path.write_text("\n".join(["architecture,cifar10_test", *lines]) + "\n")
+    return path
+
+
+def test_a_benchmark_is_shown_and_decides_nothing(run_program: Run, tmp_path: Path) -> None:
+    """Without a table, with one, and with an opposite one a search does the same to the bit."""
+    states, metrics = [], []
+    for name, best in (("no", None), ("pool", "avg_pool_3x3"), ("conv", "nor_conv_3x3")):
+        run, overrides = tmp_path / name, [*TINY_SEARCH, "derive=sampled", "derive.num_samples=4"]
+        if best is not None:
+            table = write_table(tmp_path / f"{name}.csv", best)
+            overrides.append(f"benchmark.nasbench201={table}")
+        code, output = run_program("search", *overrides, f"run_dir={run}")
+        assert code == 0, output
+        assert ("cifar10_test after 200 epochs, rank" in output) == (best is not None)
+        state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+        states.append((state["model"], state["logits"], (run / "genotype.json").read_text()))
+        metrics.append(json.loads((run / "summary.json").read_text())["metrics"])
+        line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        assert ("benchmark/regret_200_epochs" in line) == (best is not None)
+    for state in states[1:]:
+        assert state[2] == states[0][2]
+        assert torch.equal(state[1], states[0][1])
+        assert all(torch.equal(state[0][key], value) for key, value in states[0][0].items())
+    shown = {"benchmark/accuracy_200_epochs", "benchmark/rank_200_epochs"}
+    assert not shown & metrics[0].keys()
+    assert any(metrics[1][key] != metrics[2][key] for key in shown), "the tables were read"
+
+
+def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", "none")
+    run = tmp_path / "run"
+    code, output = run_program(
+        "search", "space=darts", f"benchmark.nasbench201={table}", f"run_dir={run}"
+    )
+    assert code == 1 and len(output.strip().splitlines()) == 1
+    assert "knows cells of space=nasbench201" in output and not run.exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -125,6 +179,9 @@ def test_the_same_seed_finds_the_same_and_another_does_not(
         (("data=image_folder",), r"data.path: give the folder"),
         (("data=image_folder", "data.path=/no/such"), r"data.path: no such folder: /no/such"),
         (("data.name=digit",), r"unknown data set 'digit' .*did you mean 'digits'\?"),
+        (("kernels=fussed",), r"unknown kernels 'fussed'.*did you mean 'fused'\?"),
+        (("benchmark.nasbench201=/no/such.csv",), r"benchmark.nasbench201: cannot read /no/such"),
+        (("benchmark.epochs=0",), r"benchmark.epochs is 0: must be at least 1"),
         (("resume=true",), r"resume=true, but there is no checkpoint"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, tuple) else "",
