@@ -31,7 +31,7 @@ KERNELS = ("plain", "fused", "compiled")
 CHILD, CHILD_NCHW = "child", "child NCHW"
 LOADING = "a batch of images"
 AUTHORS_CHILD = "child, authors"
-DENSE_ROUNDS = 2
+DENSE_ROUNDS = 1
 
 Row = dict[str, object]
 

@@ -24,7 +24,10 @@ def test_every_metric_is_defined_once_with_a_unit() -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_every_metric_is_known_with_its_placeholders_filled(metric: object) -> None:
     name = getattr(metric, "name")  # noqa: B009
-    check_metric(name.replace("<choice>", "normal/0->2").replace("<option>", "sep_conv_3x3"))
+    filling = {"<choice>": "normal/0->2", "<option>": "sep_conv_3x3", "<epochs>": "200"}
+    for placeholder, value in filling.items():
+        name = name.replace(placeholder, value)
+    check_metric(name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Gradients of a categorical draw, beyond plain straight-through.
+
+Each function gives relaxed weights whose value is the one-hot draw and whose backward pass is the
+estimator, as `nas.gumbel.straight_through` does for GDAS. Shapes are those of `nas.gumbel`: logits
+and results `[..., K]`, indices `[...]`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nas.gumbel import gumbel_softmax, straight_through
+
+
+def conditional_gumbel_noise(logits: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws Gumbel noise from its distribution given that Gumbel-max picks `indices`.
+
+    The largest perturbed log-probability is a standard Gumbel variable whatever the index, and the
+    others are Gumbel variables truncated there (Maddison et al., 2014, arXiv:1411.0030; Paulus et
+    al., 2021, arXiv:2010.04838, equation 9). Options with logit -inf get noise 0.
+
+    Returns:
+        `[..., K]`, float32 at least, without a gradient.
+    """
+    log_p = logits.detach().log_softmax(-1)
+    exponential = torch.empty_like(log_p).exponential_(generator=generator)
+    exponential.clamp_min_(torch.finfo(log_p.dtype).tiny)
+    chosen = nn.functional.one_hot(indices, logits.shape[-1]).bool()
+    top = exponential.gather(-1, indices[..., None])  # exp(-maximum)
+    perturbed = torch.where(chosen, -top.log(), -(exponential / log_p.exp() + top).log())
+    return torch.where(log_p.isfinite(), perturbed - log_p, 0.0)
+
+
+def rao_blackwell(
+    logits: Tensor,
+    indices: Tensor,
+    temperature: float,
+    num_samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Straight-through with the relaxed sample averaged over the noise that leads to the draw.
+
+    Gumbel-Rao (Paulus et al., 2021, arXiv:2010.04838): the same expectation as GDAS's gradient and
+    never more variance, at no cost on the device: the operation that runs is the same.
+
+    Args:
+        logits: `[..., K]`.
+        indices: What was drawn.
+        temperature: Of the relaxed samples.
+        num_samples: How many are averaged.
+        generator: Source of their noise.
+    """
+    many = logits.expand(num_samples, *logits.shape)
+    noise = conditional_gumbel_noise(many, indices.expand(num_samples, *indices.shape), generator)
+    relaxed = gumbel_softmax(many, noise, temperature).mean(0)
+    return straight_through(_one_hot(indices, logits), relaxed)
+
+
+def reinmax(logits: Tensor, indices: Tensor, temperature: float) -> Tensor:
+    """ReinMax (Liu et al., 2023, arXiv:2304.08612, algorithm 2): accurate to second order.
+
+    Heun's method instead of Euler's for the difference that straight-through approximates: at
+    temperature 1 its expectation is exact for functions that are quadratic in the draw, where all
+    entries of their gradient are known.
+    """
+    hard = _one_hot(indices, logits)
+    probabilities = logits.softmax(-1)
+    middle = (hard + (logits / temperature).softmax(-1).detach()) / 2
+    # The logits that have these probabilities, with the gradient of the given ones.
+    shift = middle.log() - logits.log_softmax(-1).detach()
+    shift = shift.masked_fill(middle == 0, 0.0)
+    middle = (logits.log_softmax(-1) + shift).softmax(-1)
+    return straight_through(hard, 2 * middle - probabilities / 2)
+
+
+def _one_hot(indices: Tensor, logits: Tensor) -> Tensor:
+    return nn.functional.one_hot(indices, logits.shape[-1]).to(logits.dtype)
