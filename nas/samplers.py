@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas.estimators import rao_blackwell, reinmax
 from nas.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
 from nas.registry import Registry
 from nas.supernet import Sample, Supernet
+
+GUMBEL_RAO_SAMPLES = 100
+"""Relaxed samples that are averaged; they are drawn on the host, in a fraction of a millisecond."""
 
 Draw = Callable[[Tensor, float, torch.Generator], Sample]
 
@@ -45,6 +49,19 @@ def _gdas(logits: Tensor, temperature: float, generator: torch.Generator) -> Sam
     return Sample(straight_through(hard, relaxed), tuple(indices.tolist()))
 
 
+def _gumbel_rao(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """One path; GDAS's gradient averaged over the noise that leads to it (arXiv:2010.04838)."""
+    indices = gumbel_max(logits.detach(), gumbel_noise(tuple(logits.shape), generator))
+    weights = rao_blackwell(logits, indices, temperature, GUMBEL_RAO_SAMPLES, generator)
+    return Sample(weights, tuple(indices.tolist()))
+
+
+def _reinmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """One path, the second-order gradient of ReinMax (arXiv:2304.08612)."""
+    indices = gumbel_max(logits.detach(), gumbel_noise(tuple(logits.shape), generator))
+    return Sample(reinmax(logits, indices, temperature), tuple(indices.tolist()))
+
+
 def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
     """All operations, weighted by a relaxed sample (SNAS, arXiv:1812.09926)."""
     noise = gumbel_noise(tuple(logits.shape), generator)
@@ -65,6 +82,8 @@ def _uniform(logits: Tensor, temperature: float, generator: torch.Generator) -> 
 
 
 SAMPLERS.register("gdas")(Sampler(_gdas))
+SAMPLERS.register("gumbel_rao")(Sampler(_gumbel_rao))
+SAMPLERS.register("reinmax")(Sampler(_reinmax))
 SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax))
 SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False))
 SAMPLERS.register("uniform")(Sampler(_uniform, learns=False, uses_temperature=False))

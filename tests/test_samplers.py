@@ -46,10 +46,13 @@ def draw_many(name: str, table: Tensor, num: int, temperature: float = 1.0) -> T
     return torch.tensor(sample.indices).view(num, len(table))
 
 
-@pytest.mark.parametrize("temperature", [0.1, 10.0, 1e9])
-def test_gdas_draws_each_option_with_its_softmax_probability(temperature: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "temperature"),
+    [("gdas", 0.1), ("gdas", 10.0), ("gdas", 1e9), ("gumbel_rao", 0.5), ("reinmax", 1.0)],
+)
+def test_each_option_is_drawn_with_its_softmax_probability(name: str, temperature: float) -> None:
     table = logits(12)
-    drawn = draw_many("gdas", table, 5_000, temperature)
+    drawn = draw_many(name, table, 5_000, temperature)
     for row, indices in zip(table.detach(), drawn.T, strict=True):
         assert p_value(indices, row.softmax(-1)) > 0.01 / 36
 
@@ -75,7 +78,7 @@ def test_uniform_skips_what_is_masked() -> None:
     assert stats.chisquare(kept.numpy()).pvalue > 0.01
 
 
-@pytest.mark.parametrize("name", ["gdas", "uniform"])
+@pytest.mark.parametrize("name", ["gdas", "gumbel_rao", "reinmax", "uniform"])
 def test_one_path_samples_are_exactly_one_hot_at_their_indices(name: str) -> None:
     for seed, temperature in enumerate((1e-6, 0.1, 1.0, 10.0, 1e6)):
         sample = SAMPLERS.get(name).draw(logits(), temperature, generator(seed))

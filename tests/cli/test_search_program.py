@@ -102,13 +102,13 @@ def test_kernels(run_program: Run, tmp_path: Path, kernels: str) -> None:
     assert code == 0, output
 
 
-def write_table(path: Path, best: str) -> Path:
-    """A table of all cells in which those with more operations called `best` are better."""
-    accuracies = {}
-    for a, b, c, d, e, f in product(OPERATIONS, repeat=6):
-        text = f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
-        accuracies[text] = 10 * text.count(best) + 0.001 * len(accuracies)
-    lines = [f"{text},{accuracy:.3f}" for text, accuracy in accuracies.items()]
+def write_table(path: Path, lowest: float, step: float) -> Path:
+    """A table of all cells whose accuracies, in %, rise or fall by `step` from cell to cell."""
+    cells = [
+        f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+        for a, b, c, d, e, f in product(OPERATIONS, repeat=6)
+    ]
+    lines = [f"{cell},{lowest + step * number:.3f}" for number, cell in enumerate(cells)]
     path.write_text("\n".join(["architecture,cifar10_test", *lines]) + "\n")
     return path
 
@@ -116,30 +116,31 @@ def write_table(path: Path, best: str) -> Path:
 def test_a_benchmark_is_shown_and_decides_nothing(run_program: Run, tmp_path: Path) -> None:
     """Without a table, with one, and with an opposite one a search does the same to the bit."""
     states, metrics = [], []
-    for name, best in (("no", None), ("pool", "avg_pool_3x3"), ("conv", "nor_conv_3x3")):
+    for name, scale in (("no", None), ("rising", (1.0, 0.006)), ("falling", (99.0, -0.006))):
         run, overrides = tmp_path / name, [*TINY_SEARCH, "derive=sampled", "derive.num_samples=4"]
-        if best is not None:
-            table = write_table(tmp_path / f"{name}.csv", best)
+        if scale is not None:
+            table = write_table(tmp_path / f"{name}.csv", *scale)
             overrides.append(f"benchmark.nasbench201={table}")
         code, output = run_program("search", *overrides, f"run_dir={run}")
         assert code == 0, output
-        assert ("cifar10_test after 200 epochs, rank" in output) == (best is not None)
+        assert ("cifar10_test after 200 epochs, rank" in output) == (scale is not None)
         state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
         states.append((state["model"], state["logits"], (run / "genotype.json").read_text()))
         metrics.append(json.loads((run / "summary.json").read_text())["metrics"])
         line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-        assert ("benchmark/regret_200_epochs" in line) == (best is not None)
+        assert ("benchmark/regret_200_epochs" in line) == (scale is not None)
     for state in states[1:]:
         assert state[2] == states[0][2]
         assert torch.equal(state[1], states[0][1])
         assert all(torch.equal(state[0][key], value) for key, value in states[0][0].items())
     shown = {"benchmark/accuracy_200_epochs", "benchmark/rank_200_epochs"}
     assert not shown & metrics[0].keys()
-    assert any(metrics[1][key] != metrics[2][key] for key in shown), "the tables were read"
+    accuracies = [found["benchmark/accuracy_200_epochs"] for found in metrics[1:]]
+    assert sum(accuracies) == pytest.approx(100.0), "each table was read"
 
 
 def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
-    table = write_table(tmp_path / "t.csv", "none")
+    table = write_table(tmp_path / "t.csv", 1.0, 0.006)
     run = tmp_path / "run"
     code, output = run_program(
         "search", "space=darts", f"benchmark.nasbench201={table}", f"run_dir={run}"
