@@ -69,7 +69,7 @@ class SupernetSteps:
             SampleSource(supernet, SAMPLERS.get(sampler), self._generator, TEMPERATURE),
             Updater(supernet.model.parameters(), WEIGHTS),
             Updater([supernet.logits], LOGITS),
-            setting.autocast,
+            autocast=setting.autocast,
         )
 
     def steps(self, number: int) -> dict[str, Step]:
@@ -83,7 +83,7 @@ class SupernetSteps:
             self._generator.manual_seed(number)
             sample = self.learner.draw()
             gradient, _ = self.learner.decision_gradient(self.setting.batch, sample)
-            self.learner.update_logits(sample, gradient)
+            self.learner.update_logits([sample], [gradient])
 
         return {"weight step": weight_step, "logits step": logits_step}
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from conf.schema import NetworkConfig, RetrainConfig, SearchConfig
 from nas.benchmark_table import BenchmarkTable
-from nas.bilevel import Alternating, Learner, SingleLevel, first_order_gradient
+from nas.bilevel import (
+    Alternating,
+    Learner,
+    LogitsGradient,
+    SingleLevel,
+    first_order_gradient,
+    score_function_gradient,
+)
 from nas.data import DataInfo
 from nas.errors import UserError
 from nas.ops import OPERATIONS, Norm
@@ -64,24 +71,30 @@ def read_table(config: SearchConfig) -> BenchmarkTable | None:
 
 def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | SingleLevel:
     """The bilevel optimiser with its two updaters."""
-    supernet = source.supernet
+    supernet, bilevel = source.supernet, config.bilevel
+    drawn = {"uniform": source.uniform, "fair": source.fair}
     learner = Learner(
         supernet=supernet,
         draw=source,
         weights=Updater(supernet.model.parameters(), config.weights),
         logits=Updater([supernet.logits], config.logits),
+        draw_for_weights=drawn.get(getattr(bilevel, "weight_samples", "sampler")),
         autocast=autocast_for(config.precision, supernet.device),
     )
-    bilevel = config.bilevel
     if bilevel.name == "single_level":
         return SingleLevel(learner)
-    second_order = bilevel.name == "second_order"
+    gradient: LogitsGradient = first_order_gradient
+    if bilevel.name == "second_order":
+        gradient = SecondOrder(bilevel.radius)
+    elif source.sampler.learns_from_losses:
+        gradient = score_function_gradient
     return Alternating(
         learner,
-        SecondOrder(bilevel.radius) if second_order else first_order_gradient,
+        gradient,
         order=bilevel.order,
         weight_steps=bilevel.weight_steps,
         logits_steps=bilevel.logits_steps,
+        logits_samples=bilevel.logits_samples or source.sampler.samples_an_update,
     )
 
 

@@ -13,7 +13,7 @@ from nas.data import DataSettings
 from nas.errors import unknown_name
 from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
-from nas.samplers import SAMPLERS
+from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.training.run import PRECISIONS
 
 MISSING = "???"
@@ -94,11 +94,18 @@ class FirstOrderConfig:
     order: str = "weights_first"  # or logits_first
     weight_steps: int = 1
     logits_steps: int = 1
+    logits_samples: int | None = None  # averaged in an update; null: as the sampler needs
+    weight_samples: str = "sampler"  # or uniform; fair: each operation once in every update
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(unknown_name("order", self.order, ORDERS, "bilevel.order"))
+        if self.weight_samples not in WEIGHT_SAMPLES:
+            key = "bilevel.weight_samples"
+            raise ValueError(unknown_name("samples", self.weight_samples, WEIGHT_SAMPLES, key))
         _at_least("bilevel", self, weight_steps=1, logits_steps=1)
+        if self.logits_samples is not None:
+            _at_least("bilevel", self, logits_samples=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -194,6 +201,12 @@ class SearchConfig(RunConfig):
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
                 "train: use derive=sampled"
             )
+        if SAMPLERS.get(self.sampler.name).learns_from_losses:
+            if self.bilevel.name != "first_order" or self.bilevel.logits_samples == 1:
+                raise ValueError(
+                    f"sampler={self.sampler.name} compares the losses of several samples: set "
+                    "bilevel=first_order, and bilevel.logits_samples to null or at least 2"
+                )
         if self.bilevel.name == "second_order" and self.weights.name != "sgd":
             raise ValueError(
                 f"bilevel=second_order unrolls SGD, weights.name is {self.weights.name}: "

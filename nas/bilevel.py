@@ -4,7 +4,7 @@
 on one part of the data, architecture logits a on another. Every forward pass draws a fresh sample.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ class BatchResult:
 class StepResult:
     """The results and samples of one step; the norm is that of the logits' gradients, summed."""
 
-    weights: BatchResult
+    weights: list[BatchResult]
     logits: list[BatchResult] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     logits_gradient_norm: float = 0.0
@@ -49,6 +49,7 @@ class Learner:
         draw: Draws a sample at the present temperature.
         weights: Updates the network weights.
         logits: Updates the architecture logits.
+        draw_for_weights: Draws the samples of one weight update; by default one from `draw`.
         autocast: Makes the context of forward passes (bf16 autocast or nothing).
         loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
     """
@@ -57,6 +58,7 @@ class Learner:
     draw: Callable[[], Sample]
     weights: Updater
     logits: Updater
+    draw_for_weights: Callable[[], Sequence[Sample]] | None = None
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
 
@@ -83,17 +85,24 @@ class Learner:
             (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
         return self.supernet.weights_gradient(sample, gradient), result
 
-    def update_weights(self, batch: Batch) -> tuple[BatchResult, Sample]:
-        """One update of the weights that the sample uses."""
-        sample = self.draw()
-        loss, result = self.weights_loss(batch, sample)
-        _check_on_host(result.loss)
-        loss.backward()
+    def update_weights(self, batch: Batch) -> tuple[list[BatchResult], Sequence[Sample]]:
+        """One update of the weights that the samples use, by the sum of their gradients."""
+        samples = [self.draw()] if self.draw_for_weights is None else self.draw_for_weights()
+        results = []
+        for sample in samples:
+            loss, result = self.weights_loss(batch, sample)
+            _check_on_host(result.loss)
+            loss.backward()
+            results.append(result)
         self.weights.step()
-        return result, sample
+        return results, samples
 
-    def update_logits(self, sample: Sample, decision_gradient: Tensor) -> float:
+    def update_logits(self, samples: Sequence[Sample], gradients: Sequence[Tensor]) -> float:
         """One update of the logits, by the chain rule from the decisions back to them.
+
+        Args:
+            samples: Whose gradients are averaged.
+            gradients: `dL/dweights` of each, `[N, K]`.
 
         Returns:
             The norm of their gradient, before clipping.
@@ -101,9 +110,10 @@ class Learner:
         Raises:
             NonFiniteLossError: the gradient is NaN or infinite; nothing was updated.
         """
-        if not sample.weights.requires_grad:
+        if not samples[0].weights.requires_grad:
             return 0.0
-        sample.weights.backward(decision_gradient)
+        for sample, gradient in zip(samples, gradients, strict=True):
+            sample.weights.backward(gradient / len(samples))
         norm = float(
             nn.utils.get_total_norm([p.grad for p in self.logits.parameters if p.grad is not None])
         )
@@ -112,15 +122,37 @@ class Learner:
         return norm
 
 
-LogitsGradient = Callable[[Learner, Sample, Batch, Batch], tuple[Tensor, BatchResult]]
-"""(learner, sample, validation batch, training batch) -> gradient `[N, K]` and result."""
+LogitsGradient = Callable[
+    [Learner, Sequence[Sample], Batch, Batch], tuple[list[Tensor], list[BatchResult]]
+]
+"""(learner, samples, validation batch, training batch) -> gradients `[N, K]` and results."""
 
 
 def first_order_gradient(
-    learner: Learner, sample: Sample, validation: Batch, train: Batch
-) -> tuple[Tensor, BatchResult]:
+    learner: Learner, samples: Sequence[Sample], validation: Batch, train: Batch
+) -> tuple[list[Tensor], list[BatchResult]]:
     """`dL_val(w, a)/da` at the present weights: DARTS with xi = 0, and GDAS."""
-    return learner.decision_gradient(validation, sample)
+    found = [learner.decision_gradient(validation, sample) for sample in samples]
+    return [gradient for gradient, _ in found], [result for _, result in found]
+
+
+def score_function_gradient(
+    learner: Learner, samples: Sequence[Sample], validation: Batch, train: Batch
+) -> tuple[list[Tensor], list[BatchResult]]:
+    """`L_val - b` at each sampled option, b the mean loss of the other samples.
+
+    With the gradient of log p behind the samples this is REINFORCE with a leave-one-out baseline
+    (Kool et al., 2019, "Buy 4 REINFORCE samples, get a baseline for free!"), an unbiased gradient
+    of the expected loss. Forward passes are all it needs, and one copy from the device.
+    """
+    if len(samples) < 2:
+        raise ValueError("the baseline of a sample is made of the others: draw at least two")
+    with torch.no_grad():
+        results = [learner.weights_loss(validation, sample)[1] for sample in samples]
+    losses = torch.stack([result.loss for result in results]).to(learner.supernet.logits)
+    advantages = (losses - losses.mean()) * len(samples) / (len(samples) - 1)
+    gradients = [a * s.weights.detach() for a, s in zip(advantages, samples, strict=True)]
+    return gradients, results
 
 
 class Alternating:
@@ -134,18 +166,21 @@ class Alternating:
         order: str = "weights_first",
         weight_steps: int = 1,
         logits_steps: int = 1,
+        logits_samples: int = 1,
     ) -> None:
         """Args:
         learner: What is trained.
-        logits_gradient: First or second order.
+        logits_gradient: First or second order, or from losses alone.
         order: Which of the two goes first.
         weight_steps: Weight updates in a round.
         logits_steps: Logits updates in a round.
+        logits_samples: Samples whose gradients one logits update averages, on the same batch.
         """
         self.learner = learner
         self._logits_gradient = logits_gradient
         self._logits_first = order == "logits_first"
         self._weight_steps, self._logits_steps = weight_steps, logits_steps
+        self._logits_samples = logits_samples
 
     def step(
         self,
@@ -166,23 +201,25 @@ class Alternating:
         position = step % self._weight_steps
         due = position == (0 if self._logits_first else self._weight_steps - 1)
         rounds = self._logits_steps if learn_logits and due else 0
-        updates: list[tuple[BatchResult, Sample, float]] = []
+        updates: list[tuple[list[BatchResult], list[Sample], float]] = []
         if self._logits_first:
             updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
-        weights, sample = self.learner.update_weights(train)
+        weights, samples = self.learner.update_weights(train)
         if not self._logits_first:
             updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
         return StepResult(
             weights,
-            [result for result, _, _ in updates],
-            [sample, *(drawn for _, drawn, _ in updates)],
+            [result for results, _, _ in updates for result in results],
+            [*samples, *(sample for _, drawn, _ in updates for sample in drawn)],
             sum(norm for _, _, norm in updates),
         )
 
-    def _update_logits(self, train: Batch, validation: Batch) -> tuple[BatchResult, Sample, float]:
-        sample = self.learner.draw()
-        gradient, result = self._logits_gradient(self.learner, sample, validation, train)
-        return result, sample, self.learner.update_logits(sample, gradient)
+    def _update_logits(
+        self, train: Batch, validation: Batch
+    ) -> tuple[list[BatchResult], list[Sample], float]:
+        samples = [self.learner.draw() for _ in range(self._logits_samples)]
+        gradients, results = self._logits_gradient(self.learner, samples, validation, train)
+        return results, samples, self.learner.update_logits(samples, gradients)
 
 
 class SingleLevel:
@@ -200,18 +237,19 @@ class SingleLevel:
         learn_logits: bool = True,
     ) -> StepResult:
         """One update of both; takes nothing from `validation`."""
-        learner, sample = self.learner, self.learner.draw()
+        learner = self.learner
         if not learn_logits:
-            result, sample = learner.update_weights(train)
-            return StepResult(result, [], [sample])
+            results, samples = learner.update_weights(train)
+            return StepResult(results, [], list(samples))
+        sample = learner.draw()
         loss, handle, result = learner.logits_loss(train, sample)
         _check_on_host(result.loss)
         loss.backward()
         gradient = learner.supernet.weights_gradient(sample, handle.grad)
         # The logits first: they refuse a gradient that is not finite before anything has moved.
-        norm = learner.update_logits(sample, gradient)
+        norm = learner.update_logits([sample], [gradient])
         learner.weights.step()
-        return StepResult(result, [result], [sample], norm)
+        return StepResult([result], [result], [sample], norm)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from nas.supernet import Sample, Supernet
 GUMBEL_RAO_SAMPLES = 100
 """Relaxed samples that are averaged; they are drawn on the host, in a fraction of a millisecond."""
 
+WEIGHT_SAMPLES = ("sampler", "uniform", "fair")
+"""What the weights are trained on: samples of the sampler, or a draw that ignores the logits."""
+
 Draw = Callable[[Tensor, float, torch.Generator], Sample]
 
 
@@ -29,11 +32,16 @@ class Sampler:
         draw: The function that draws one.
         learns: Whether a sample has a gradient with respect to the logits.
         uses_temperature: Whether the temperature matters.
+        learns_from_losses: Its gradient is that of log p, to be weighted with the losses of whole
+            architectures (`nas.bilevel.score_function_gradient`), not with inner products.
+        samples_an_update: How many an update of the logits averages, if nothing else is said.
     """
 
     draw: Draw
     learns: bool = True
     uses_temperature: bool = True
+    learns_from_losses: bool = False
+    samples_an_update: int = 1
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler")
@@ -62,6 +70,14 @@ def _reinmax(logits: Tensor, temperature: float, generator: torch.Generator) -> 
     return Sample(reinmax(logits, indices, temperature), tuple(indices.tolist()))
 
 
+def _score_function(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """One path; behind the weights is the gradient of log p (REINFORCE, Williams, 1992)."""
+    indices = gumbel_max(logits.detach(), gumbel_noise(tuple(logits.shape), generator))
+    hard = nn.functional.one_hot(indices, logits.shape[-1]).to(logits.dtype)
+    log_p = logits.log_softmax(-1).masked_fill(logits.detach().isinf(), 0.0)
+    return Sample(straight_through(hard, log_p), tuple(indices.tolist()))
+
+
 def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
     """All operations, weighted by a relaxed sample (SNAS, arXiv:1812.09926)."""
     noise = gumbel_noise(tuple(logits.shape), generator)
@@ -84,6 +100,9 @@ def _uniform(logits: Tensor, temperature: float, generator: torch.Generator) -> 
 SAMPLERS.register("gdas")(Sampler(_gdas))
 SAMPLERS.register("gumbel_rao")(Sampler(_gumbel_rao))
 SAMPLERS.register("reinmax")(Sampler(_reinmax))
+SAMPLERS.register("score_function")(
+    Sampler(_score_function, uses_temperature=False, learns_from_losses=True, samples_an_update=4)
+)
 SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax))
 SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False))
 SAMPLERS.register("uniform")(Sampler(_uniform, learns=False, uses_temperature=False))
@@ -119,3 +138,31 @@ class SampleSource:
         """Draws one sample."""
         logits = self.supernet.masked_logits()
         return self.sampler.draw(logits, self.temperature, self.generator)
+
+    def fair(self) -> list[Sample]:
+        """Draws as many one-path samples as options, so that each option comes equally often.
+
+        Strict fairness (FairNAS, Chu et al., 2019, arXiv:1907.01845, section 3): the options of
+        each choice in an order of their own, one a sample; a choice with fewer options starts
+        over. Weights that are trained on all of them at once have seen every option.
+        """
+        allowed = self.supernet.masked_logits().detach().isfinite()
+        num_samples = int(allowed.sum(1).max())
+        columns = []
+        for row in allowed:
+            options = row.nonzero()[:, 0]
+            rounds = [
+                options[torch.randperm(len(options), generator=self.generator)]
+                for _ in range(-(-num_samples // len(options)))
+            ]
+            columns.append(torch.cat(rounds)[:num_samples])
+        table = torch.stack(columns, 1)
+        hard = nn.functional.one_hot(table, allowed.shape[1]).to(self.supernet.logits.dtype)
+        return [
+            Sample(weights, tuple(indices))
+            for weights, indices in zip(hard, table.tolist(), strict=True)
+        ]
+
+    def uniform(self) -> list[Sample]:
+        """Draws one path, every option equally likely."""
+        return [_uniform(self.supernet.masked_logits(), 1.0, self.generator)]

@@ -34,6 +34,13 @@ class SecondOrder:
     radius: float = 1e-2
 
     def __call__(
+        self, learner: Learner, samples: Sequence[Sample], validation: Batch, train: Batch
+    ) -> tuple[list[Tensor], list[BatchResult]]:
+        """The gradient of each sample, see `gradient`, and its result."""
+        found = [self.gradient(learner, sample, validation, train) for sample in samples]
+        return [gradient for gradient, _ in found], [result for _, result in found]
+
+    def gradient(
         self, learner: Learner, sample: Sample, validation: Batch, train: Batch
     ) -> tuple[Tensor, BatchResult]:
         """Gradient `[N, K]` of the decisions; weights, buffers and optimiser end as they were.

@@ -3,12 +3,20 @@
 import copy
 import math
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel import Alternating, Batch, BatchResult, Learner, SingleLevel
+from nas.bilevel import (
+    Alternating,
+    Batch,
+    BatchResult,
+    Learner,
+    SingleLevel,
+    score_function_gradient,
+)
 from nas.choice import Choice
 from nas.finite import NonFiniteLossError
 from nas.optimizers import OptimizerSettings, Updater
@@ -164,7 +172,7 @@ def test_single_level_updates_both_from_one_pass_over_one_batch(sampler: str) ->
         loss, parameters = reference.loss(batch(step)), list(reference.model.parameters())
         reference.update(loss, [*parameters, reference.logits])
         reference.assert_agrees()
-        torch.testing.assert_close(result.weights.loss, loss.detach())
+        torch.testing.assert_close(result.weights[0].loss, loss.detach())
         assert len(result.samples) == len(result.logits) == 1
         assert not torch.equal(before, logits_of(learner))
 
@@ -178,7 +186,7 @@ def test_a_weight_update_moves_no_logits_and_a_logits_update_no_weights(sampler:
     assert learner.supernet.logits.grad is None
     weights, sample = weights_of(learner), learner.draw()
     gradient, _ = learner.decision_gradient(batch(1), sample)
-    norm = learner.update_logits(sample, gradient)
+    norm = learner.update_logits([sample], [gradient])
     assert same(weights, weights_of(learner))
     assert all(p.grad is None for p in learner.supernet.model.parameters())
     learns = SAMPLERS.get(sampler).learns
@@ -193,7 +201,7 @@ def test_the_norm_of_a_logits_update_is_from_before_clipping() -> None:
     decisions, _ = learner.decision_gradient(batch(1), sample)
     expected = torch.autograd.grad(sample.weights, learner.supernet.logits, decisions)[0].norm()
     sample = learner.draw()
-    norm = learner.update_logits(sample, decisions)
+    norm = learner.update_logits([sample], [decisions])
     assert norm == pytest.approx(float(expected), rel=1e-5) and norm > 2e-3
     moved = (before - logits_of(learner)).norm()
     torch.testing.assert_close(moved, torch.tensor(1e-3), rtol=1e-2, atol=0)
@@ -276,6 +284,76 @@ def test_every_forward_pass_draws_a_fresh_sample() -> None:
     assert len(drawn) == 3 and [id(s) for s in drawn] == [id(s) for s in result.samples]
 
 
+# Several samples
+
+
+def test_an_update_of_the_weights_adds_the_gradients_of_all_its_samples() -> None:
+    learner = make_learner()
+    samples = [learner.draw() for _ in range(3)]
+    learner.draw_for_weights = lambda: samples
+    model = copy.deepcopy(learner.supernet.model)
+    losses = [reference_loss(learner, model, sample, batch(0)) for sample in samples]
+    gradients = torch.autograd.grad(sum(losses), list(model.parameters()), allow_unused=True)
+    before = weights_of(learner)
+    results, drawn = learner.update_weights(batch(0))
+    assert drawn is samples
+    torch.testing.assert_close([r.loss for r in results], [loss.detach() for loss in losses])
+    for gradient, (name, old) in zip(gradients, before.items(), strict=True):
+        expected = old if gradient is None else old - 0.1 * gradient
+        torch.testing.assert_close(weights_of(learner)[name], expected)
+
+
+def test_an_update_of_the_logits_averages_the_gradients_of_its_samples() -> None:
+    learner = make_learner()
+    reference, before = Reference(learner), logits_of(learner)
+    Alternating(learner, logits_samples=3, order="logits_first").step(0, batch(0), batches())
+    loss = torch.stack([reference.loss(batch(100)) for _ in range(3)]).mean()
+    (gradient,) = torch.autograd.grad(loss, reference.logits)
+    torch.testing.assert_close(logits_of(learner), before - 0.1 * gradient)
+
+
+def test_the_score_function_has_the_gradient_of_the_expected_loss() -> None:
+    """Against the sum over all architectures."""
+    learner = make_learner("score_function")
+    supernet, data = learner.supernet, batch(3)
+    with torch.no_grad():
+        supernet.logits.normal_(generator=torch.Generator().manual_seed(5))
+    leaf = logits_of(learner).requires_grad_()
+    masked = leaf.masked_fill(supernet.masked_logits().isneginf(), -math.inf)
+    probabilities = masked.softmax(-1)
+    expectation = torch.zeros(())
+    for options in product(*supernet.options.values()):
+        sample = supernet.fixed(dict(zip(supernet.names, options, strict=True)))
+        with torch.no_grad():
+            loss = learner.weights_loss(data, sample)[0]
+        assert sample.indices is not None
+        rows = torch.arange(len(sample.indices))
+        expectation = expectation + loss * probabilities[rows, list(sample.indices)].prod()
+    (expected,) = torch.autograd.grad(expectation, leaf)
+    found = []
+    for _ in range(600):
+        samples = [learner.draw() for _ in range(4)]
+        gradients, results = score_function_gradient(learner, samples, data, data)
+        assert len(results) == 4
+        per_sample = [
+            torch.autograd.grad(sample.weights, supernet.logits, gradient)[0]
+            for sample, gradient in zip(samples, gradients, strict=True)
+        ]
+        found.append(torch.stack(per_sample).mean(0))
+    table = torch.stack(found)
+    error = table.std(0) / len(table) ** 0.5
+    real = ~supernet.masked_logits().isneginf()
+    deviations = ((table.mean(0) - expected) / error)[real]
+    assert deviations.abs().max() < 4
+    assert expected[real].abs().max() > 5 * error[real].min(), "there was something to find"
+
+
+def test_the_score_function_needs_a_second_sample() -> None:
+    learner = make_learner("score_function")
+    with pytest.raises(ValueError, match="at least two"):
+        score_function_gradient(learner, [learner.draw()], batch(0), batch(0))
+
+
 # What one path leaves alone
 
 
@@ -336,8 +414,8 @@ def test_the_result_of_a_step_sums_the_norms_of_its_logits_updates() -> None:
     norms: list[float] = []
     update = learner.update_logits
 
-    def noted(sample: Sample, gradient: Tensor) -> float:
-        norms.append(update(sample, gradient))
+    def noted(samples: list[Sample], gradients: list[Tensor]) -> float:
+        norms.append(update(samples, gradients))
         return norms[-1]
 
     learner.update_logits = noted  # type: ignore[method-assign]

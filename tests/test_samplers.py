@@ -48,7 +48,14 @@ def draw_many(name: str, table: Tensor, num: int, temperature: float = 1.0) -> T
 
 @pytest.mark.parametrize(
     ("name", "temperature"),
-    [("gdas", 0.1), ("gdas", 10.0), ("gdas", 1e9), ("gumbel_rao", 0.5), ("reinmax", 1.0)],
+    [
+        ("gdas", 0.1),
+        ("gdas", 10.0),
+        ("gdas", 1e9),
+        ("gumbel_rao", 0.5),
+        ("reinmax", 1.0),
+        ("score_function", 1.0),
+    ],
 )
 def test_each_option_is_drawn_with_its_softmax_probability(name: str, temperature: float) -> None:
     table = logits(12)
@@ -78,7 +85,7 @@ def test_uniform_skips_what_is_masked() -> None:
     assert stats.chisquare(kept.numpy()).pvalue > 0.01
 
 
-@pytest.mark.parametrize("name", ["gdas", "gumbel_rao", "reinmax", "uniform"])
+@pytest.mark.parametrize("name", ["gdas", "gumbel_rao", "reinmax", "score_function", "uniform"])
 def test_one_path_samples_are_exactly_one_hot_at_their_indices(name: str) -> None:
     for seed, temperature in enumerate((1e-6, 0.1, 1.0, 10.0, 1e6)):
         sample = SAMPLERS.get(name).draw(logits(), temperature, generator(seed))
@@ -153,6 +160,30 @@ def test_a_sample_source_uses_its_present_temperature() -> None:
     torch.testing.assert_close(source().weights.detach(), uniform, atol=1e-4, rtol=0)
     source.temperature = 1e-4
     assert source().weights.amax(-1).min() > 0.999
+
+
+def test_fair_samples_have_every_option_once() -> None:
+    found = supernet()
+    source = SampleSource(found, SAMPLERS.get("gdas"), generator(3))
+    pairs = set()
+    for _ in range(40):
+        samples = source.fair()
+        first, second = (list(column) for column in zip(*(s.indices for s in samples), strict=True))
+        assert sorted(second) == [0, 1, 2, 3]
+        assert sorted(set(first)) == [0, 1, 2], "the shorter choice starts over for the last"
+        for sample in samples:
+            assert torch.equal(sample.weights.argmax(1), torch.tensor(sample.indices))
+            assert sample.weights.sum() == 2 and not sample.weights.requires_grad
+        pairs |= set(zip(first, second, strict=True))
+    assert len(pairs) == 12, "the choices are permuted independently"
+
+
+def test_uniform_samples_for_the_weights_ignore_the_logits() -> None:
+    found = supernet()
+    with torch.no_grad():
+        found.logits[1, 0] = 50.0
+    source = SampleSource(found, SAMPLERS.get("gdas"), generator(3))
+    assert {source.uniform()[0].indices[1] for _ in range(60)} == {0, 1, 2, 3}
 
 
 def test_unknown_samplers_are_answered_with_the_nearest_name() -> None:

@@ -101,14 +101,15 @@ class Search(Loop):
     def _train_step(self, batch: Batch) -> int:
         learns = self.source.sampler.learns and self.epoch >= self.schedule.warmup_epochs
         result = self.bilevel.step(self.step_in_epoch, batch, self._batches, learn_logits=learns)
-        self.train.add(result.weights)
+        for weights_result in result.weights:
+            self.train.add(weights_result)
         for logits_result in result.logits:
             self.validation.add(logits_result)
         for sample in result.samples:
             self._counts += sample.weights.detach()
         self._gradient_norm_sum += result.logits_gradient_norm
         self._num_logits_steps += len(result.logits)
-        return sum(part.num_images for part in (result.weights, *result.logits))
+        return sum(part.num_images for part in (*result.weights, *result.logits))
 
     def _figures(self) -> dict[str, float | str]:
         return {

@@ -62,6 +62,7 @@ def test_every_space_runs_with_every_sampler(
     "overrides",
     [
         ("bilevel=second_order",),
+        ("bilevel.weight_samples=fair", "bilevel.logits_samples=2"),
         ("bilevel=single_level",),
         ("bilevel.order=logits_first", "bilevel.weight_steps=2", "bilevel.logits_steps=2"),
         ("derive=sampled", "derive.num_samples=4"),
@@ -168,6 +169,10 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("bilevel.order=weights_frist",), r"did you mean 'weights_first'\?"),
         (("bilevel.weight_steps=0",), r"bilevel.weight_steps is 0: must be at least 1"),
         (("bilevel=second_order", "weights.name=adam"), r"set weights.name=sgd"),
+        (("bilevel.logits_samples=0",), r"bilevel.logits_samples is 0: must be at least 1"),
+        (("bilevel.weight_samples=fiar",), r"did you mean 'fair'\?"),
+        (("sampler=score_function", "bilevel=second_order"), r"set bilevel=first_order"),
+        (("sampler=score_function", "bilevel.logits_samples=1"), r"null or at least 2"),
         (("sampler=uniform",), r"use derive=sampled"),
         (("sampler.temperature_end=0",), r"sampler.temperature_end is 0.0: must be positive"),
         (("space.operations=[none,nor_conv_3x4]",), r"did you mean 'nor_conv_3x3'\?"),
