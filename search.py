@@ -17,6 +17,7 @@ from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
+from nas.training.derivation import best_of_samples, by_local_search
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device
@@ -26,7 +27,9 @@ from nas.training.search import Search
 FREE = frozenset(
     {"run_dir", "resume", "device", "kernels", "evaluate_every_epochs", "checkpoint_every_steps"}
     | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
-    | {"data.path", "data.download", "data.num_workers", "derive.name", "derive.num_samples"}
+    | {"data.path", "data.download", "data.num_workers"}
+    | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
+    | {"derive.max_evaluations"}
 )
 
 
@@ -69,8 +72,19 @@ def search(config: SearchConfig, launched: Launch) -> float:
 
 def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
     """The discrete result, and its accuracy in percent on the validation half."""
-    if config.derive.name == "sampled":
-        return run.derive_sampled(config.derive.num_samples)
+    rule = config.derive
+    if rule.name == "sampled":
+        return best_of_samples(run, rule.num_samples, rule.max_images)
+    if rule.name == "local_search":
+        return by_local_search(
+            run,
+            rule.judges,
+            num_samples=rule.num_samples,
+            beam=rule.beam,
+            max_evaluations=rule.max_evaluations,
+            max_images=rule.max_images,
+            seed=config.seed,
+        )
     return derive_argmax(run.space, run.supernet.probabilities()), run.validation_accuracy
 
 

@@ -14,6 +14,8 @@ from nas.errors import unknown_name
 from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
+from nas.scores import SCORES
+from nas.training.derivation import VALIDATION
 from nas.training.run import PRECISIONS
 
 MISSING = "???"
@@ -134,9 +136,32 @@ class SampledConfig:
 
     name: str = "sampled"
     num_samples: int = 100
+    max_images: int | None = None  # validation images for each; null: all
 
     def __post_init__(self) -> None:
         _at_least("derive", self, num_samples=1)
+        if self.max_images is not None:
+            _at_least("derive", self, max_images=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class LocalSearchConfig(SampledConfig):
+    """From genotypes drawn from the logits to the best by single changes, as the judges rank."""
+
+    name: str = "local_search"
+    judges: list[str] = field(default_factory=lambda: [VALIDATION])
+    beam: int = 3  # the search ends when the neighbours of so many of the best have been judged
+    max_evaluations: int = 500
+
+    def __post_init__(self) -> None:
+        SampledConfig.__post_init__(self)
+        _at_least("derive", self, beam=1, max_evaluations=1)
+        known = (VALIDATION, *SCORES)
+        for name in self.judges:
+            if name not in known:
+                raise ValueError(unknown_name("judge", name, known, "derive.judges"))
+        if not self.judges or len(set(self.judges)) < len(self.judges):
+            raise ValueError(f"derive.judges must be different names, got {list(self.judges)}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -199,7 +224,7 @@ class SearchConfig(RunConfig):
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
-                "train: use derive=sampled"
+                "train: use derive=sampled or derive=local_search"
             )
         if SAMPLERS.get(self.sampler.name).learns_from_losses:
             if self.bilevel.name != "first_order" or self.bilevel.logits_samples == 1:
@@ -267,6 +292,7 @@ def register_schemas() -> None:
         "single_level": SingleLevelConfig,
         "argmax": ArgmaxConfig,
         "sampled": SampledConfig,
+        "local_search": LocalSearchConfig,
     }.items():
         store.store(group="schema", name=name, node=node)
 

@@ -34,26 +34,35 @@ def derive_sampled(
 ) -> tuple[Genotype, list[tuple[Genotype, float]]]:
     """The best of `num_samples` genotypes drawn from the probabilities, on validation data.
 
-    Perturbing log p with Gumbel noise and applying the space's rule draws each option from its
-    probability (and a DARTS node's inputs without replacement). Repeated genotypes are evaluated
-    once; ties go to the one drawn first. `on_sample` is called after each draw.
+    Repeated genotypes are evaluated once; ties go to the one drawn first. `on_sample` is called
+    after each draw.
 
     Returns:
         The best genotype, and all distinct ones with their accuracies, best first.
     """
     found: dict[tuple[tuple[str, str], ...], tuple[Genotype, float]] = {}
     for _ in range(num_samples):
-        scores = {
-            name: p.log() + gumbel_noise(tuple(p.shape), generator)
-            for name, p in probabilities.items()
-        }
-        genotype = space.derive(scores)
+        genotype = draw_genotype(space, probabilities, generator)
         key = tuple(genotype.choices.items())
         if key not in found:
             found[key] = genotype, evaluate(genotype)
         on_sample()
     ranked = sorted(found.values(), key=lambda entry: -entry[1])
     return with_confidence(space, ranked[0][0], probabilities), ranked
+
+
+def draw_genotype(
+    space: SearchSpace, probabilities: Mapping[str, Tensor], generator: torch.Generator
+) -> Genotype:
+    """Draws a genotype from the probabilities `[K]` by choice name, without a confidence.
+
+    Perturbing log p with Gumbel noise and applying the space's rule draws each option from its
+    probability (and a DARTS node's inputs without replacement).
+    """
+    scores = {
+        name: p.log() + gumbel_noise(tuple(p.shape), generator) for name, p in probabilities.items()
+    }
+    return space.derive(scores)
 
 
 def with_confidence(

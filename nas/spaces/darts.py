@@ -5,8 +5,8 @@ each read every node before them, and concatenates the intermediate nodes. A der
 two inputs. Cells at 1/3 and 2/3 of the depth are reduction cells with an architecture of their own.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from nas.pending import state_of
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.darts_genotype import check
 from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, Preprocess, stem
-from nas.spaces.space import SPACES
+from nas.spaces.space import SPACES, other_operations
 
 NORMAL, REDUCE = "normal", "reduce"
 INPUTS = 2
@@ -194,6 +194,19 @@ class DARTS:
                 kept = sorted(edges[:INPUTS_KEPT])
                 choices |= {edge.name: self.operations[best[edge]] for edge in kept}
         return Genotype(self.name, self.operations, choices)
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """The genotypes with another operation on one edge, or with one edge from another node."""
+        allowed = [name for name in self.operations if name not in self.never_derived]
+        yield from other_operations(genotype, allowed)
+        edges = {Edge.parse(name): option for name, option in genotype.choices.items()}
+        for edge, option in edges.items():
+            others = {e: o for e, o in edges.items() if e != edge}
+            for source in range(edge.target):
+                moved = replace(edge, source=source)
+                if moved not in edges:
+                    ordered = sorted({**others, moved: option}.items())
+                    yield Genotype(self.name, self.operations, {e.name: o for e, o in ordered})
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`; every batch norm is affine.

@@ -5,7 +5,7 @@ and each of the edges takes one of five operations. Three stages of equal cells,
 block that halves the resolution and doubles the channels between them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,7 +17,7 @@ from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
 from nas.pending import state_of, total
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
-from nas.spaces.space import SPACES, check_operations, parse_edges
+from nas.spaces.space import SPACES, check_operations, other_operations, parse_edges
 
 NAME = "nasbench201"
 CELL = "cell"
@@ -136,6 +136,10 @@ class NASBench201:
         edges = cell_edges(self.nodes)
         choices = {e.name: self.operations[int(scores[e.name].argmax())] for e in edges}
         return Genotype(NAME, self.operations, choices)
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """The cells with another operation on one edge."""
+        return other_operations(genotype, self.operations)
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, as in the benchmark: every batch norm is affine.

@@ -1,6 +1,7 @@
 """The interface that every search space has, and the registry of spaces."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ class SearchSpace(Protocol):
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         """The genotype that the space's rule finds best for scores `[K]` by choice name."""
 
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """The genotypes that one decision separates from `genotype`, without a confidence."""
+
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, without a trace of the search.
 
@@ -38,6 +42,14 @@ class SearchSpace(Protocol):
 
 
 SPACES: Registry[type] = Registry("space")
+
+
+def other_operations(genotype: Genotype, allowed: Iterable[str]) -> Iterator[Genotype]:
+    """The genotypes that differ from `genotype` in the option of one choice."""
+    for name, present in genotype.choices.items():
+        for option in allowed:
+            if option != present:
+                yield replace(genotype, choices={**genotype.choices, name: option}, confidence={})
 
 
 def check_operations(genotype: Genotype, known: Mapping[str, object] | Registry) -> None:  # type: ignore[type-arg]

@@ -8,10 +8,9 @@ import torch
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Batch, SingleLevel
 from nas.data import Cycle, SearchData
-from nas.derive import derive_argmax, derive_sampled
+from nas.derive import derive_argmax
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
-from nas.monitor.console import Progress
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
@@ -167,36 +166,21 @@ class Search(Loop):
             metrics["architecture/logits_gradient_norm"] = norm
         return metrics
 
-    def evaluate(self, genotype: Genotype) -> float:
-        """Top-1 in percent of `genotype` under the supernet's weights, on the validation half."""
+    def evaluate(self, genotype: Genotype, max_images: int | None = None) -> float:
+        """Top-1 in percent of `genotype` under the supernet's weights, on the validation half.
+
+        `max_images` cuts it short: so many images, rounded up to whole batches.
+        """
         sample = self.supernet.fixed(genotype.choices)
         meter = Meter()
         self.supernet.model.eval()
         with torch.no_grad():
             for batch in self.data.validation_eval.epoch(0):
                 meter.add(self.learner.weights_loss(batch, sample)[1])
+                if max_images is not None and meter.num_images >= max_images:
+                    break
         self.supernet.model.train()
         return meter.accuracy
-
-    def derive_sampled(self, num_samples: int) -> tuple[Genotype, float]:
-        """The best of genotypes drawn from the logits, and its accuracy; see `nas.derive`."""
-        with Progress(num_samples, unit="genotype") as progress:
-            drawn = 0
-
-            def count() -> None:
-                nonlocal drawn
-                drawn += 1
-                progress.update(drawn)
-
-            genotype, ranked = derive_sampled(
-                self.space,
-                self.supernet.probabilities(),
-                self.evaluate,
-                num_samples,
-                self.source.generator,
-                on_sample=count,
-            )
-        return genotype, ranked[0][1]
 
     def _reset_epoch(self) -> None:
         self.train.reset()

@@ -1,0 +1,131 @@
+"""Local search against brute force."""
+
+from collections.abc import Iterable
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.genotype import Genotype
+from nas.local_search import local_search, rank
+from nas.spaces import DARTS, NASBench201
+from nas.spaces.nasbench201 import cell_edges
+
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=30)
+OPERATIONS = ("a", "b", "c")
+
+
+def genotype(*options: str) -> Genotype:
+    return Genotype("toy", OPERATIONS, {f"cell/0->{i}": o for i, o in enumerate(options, 1)})
+
+
+def neighbours(found: Genotype) -> Iterable[Genotype]:
+    options = list(found.choices.values())
+    for i, present in enumerate(options):
+        for other in OPERATIONS:
+            if other != present:
+                yield genotype(*options[:i], other, *options[i + 1 :])
+
+
+@SETTINGS
+@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=4, max_size=4))
+def test_the_best_of_a_sum_over_the_choices_is_found(table: list[list[float]]) -> None:
+    def judge(found: Genotype) -> float:
+        return sum(
+            row[OPERATIONS.index(o)] for row, o in zip(table, found.choices.values(), strict=True)
+        )
+
+    ranked = local_search([genotype(*"aaaa")], neighbours, [judge], beam=1, max_evaluations=81)
+    best = max(judge(genotype(*options)) for options in product(OPERATIONS, repeat=4))
+    assert judge(ranked[0].genotype) == pytest.approx(best)
+
+
+def test_judges_of_different_scales_count_the_same() -> None:
+    pool = [(genotype(o), values) for o, values in zip("abc", [(1, 3e9), (2, 2e9), (3, 1e9)])]  # noqa: B905
+    assert [judged.standing for judged in rank(pool)] == [0.5, 0.5, 0.5]
+    pool.append((genotype("a", "a"), (2.5, 2.5e9)))
+    best = rank(pool)[0]
+    assert best.genotype == genotype("a", "a")
+    assert best.standing == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert [judged.values[0] for judged in rank([(g, v[:1]) for g, v in pool])] == [3, 2.5, 2, 1]
+
+
+def test_infinite_judgements_are_ranked_too() -> None:
+    pool = [(genotype(o), (value,)) for o, value in zip("abc", (0.0, float("-inf"), 1.0))]  # noqa: B905
+    assert [judged.values[0] for judged in rank(pool)] == [1.0, 0.0, float("-inf")]
+
+
+def test_no_genotype_is_judged_twice_and_the_limit_holds() -> None:
+    asked: list[Genotype] = []
+
+    def judge(found: Genotype) -> float:
+        asked.append(found)
+        return float(list(found.choices.values()).count("b"))
+
+    calls: list[None] = []
+    start = [genotype(*"aaaa"), genotype(*"aaaa"), genotype(*"cccc")]
+    ranked = local_search(
+        start,
+        neighbours,
+        [judge],
+        beam=2,
+        max_evaluations=30,
+        on_evaluation=lambda: calls.append(None),
+    )
+    assert len(asked) == len({str(g.choices) for g in asked}) == len(ranked) == len(calls) <= 30
+    assert ranked[0].genotype == genotype(*"bbbb")
+
+
+def test_all_of_the_beam_are_expanded() -> None:
+    """Two peaks: a beam of one stays on the first, a wider one crosses over."""
+    values = {
+        "aa": 5.0,
+        "ab": 1.0,
+        "ba": 4.0,
+        "bb": 6.0,
+        "ca": 0.0,
+        "ac": 0.0,
+        "cb": 0.5,
+        "bc": 0.5,
+    }
+
+    def judge(found: Genotype) -> float:
+        return values.get("".join(found.choices.values()), 0.0)
+
+    def best(beam: int) -> float:
+        found = local_search([genotype(*"aa")], neighbours, [judge], beam=beam, max_evaluations=9)
+        return judge(found[0].genotype)
+
+    assert best(1) == 5.0 and best(2) == 6.0
+
+
+# Neighbours in the spaces
+
+
+def test_neighbours_of_a_nasbench201_cell() -> None:
+    space = NASBench201(in_channels=3, num_classes=10)
+    start = Genotype(space.name, space.operations, {e.name: "nor_conv_3x3" for e in cell_edges(4)})
+    found = list(space.neighbours(start))
+    assert len({str(g.choices) for g in found}) == 24
+    for other in found:
+        assert len(set(other.choices.items()) - set(start.choices.items())) == 1
+        assert list(other.choices) == list(start.choices)
+
+
+def test_neighbours_of_a_darts_genotype() -> None:
+    space = DARTS(in_channels=3, num_classes=10, channels=4, cells=3, nodes=3)
+    choices = {
+        f"{cell}/{source}->{target}": "sep_conv_3x3"
+        for cell in ("normal", "reduce")
+        for target in (2, 3, 4)
+        for source in (0, 1)
+    }
+    found = list(space.neighbours(Genotype(space.name, space.operations, choices)))
+    # 12 edges times 6 other operations; nodes 3 and 4 of two cells have 1 and 2 other sources for
+    # each of two edges.
+    assert len(found) == len({str(sorted(g.choices.items())) for g in found}) == 12 * 6 + 2 * 2 * 3
+    for other in found:
+        space.build_network(other)  # refuses what does not fit
+        assert "none" not in other.choices.values()
+        assert len(set(other.choices.items()) - set(choices.items())) == 1
