@@ -36,8 +36,19 @@ FREE = frozenset(
 def search(config: SearchConfig, launched: Launch) -> float:
     """Runs one search; returns the derived genotype's accuracy on the validation half."""
     start = time.perf_counter()
-    keep_freed_memory()
     continues = launched.continues()
+    run = build(config, launched)
+    if continues:
+        run.load()
+    run.run()
+    genotype, accuracy = derive(config, run)
+    finish_search(run, genotype, accuracy, launched.overrides, time.perf_counter() - start)
+    return accuracy
+
+
+def build(config: SearchConfig, launched: Launch) -> Search:
+    """The search, ready to run: data, supernet, sampler, bilevel optimiser."""
+    keep_freed_memory()
     device = choose_device(config.device)
     generator = seed_everything(config.seed, deterministic=config.deterministic)
     data = load_search_data(
@@ -52,7 +63,7 @@ def search(config: SearchConfig, launched: Launch) -> float:
     model = to_device(space.build_supernet(), device, config.channels_last)
     supernet = Supernet(accelerate(model, config.kernels, device), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
-    run = Search(
+    return Search(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         space=space,
         bilevel=build_bilevel(config, source),
@@ -61,13 +72,6 @@ def search(config: SearchConfig, launched: Launch) -> float:
         schedule=schedule_of(config),
         table=table,
     )
-    if continues:
-        run.load()
-    run.run()
-    genotype, accuracy = derive(config, run)
-    seconds = time.perf_counter() - start
-    finish_search(run, genotype, accuracy, table, launched.overrides, seconds)
-    return accuracy
 
 
 def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:

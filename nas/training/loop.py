@@ -166,7 +166,15 @@ class Loop(ABC):
         Raises:
             UserError: there is none, it is damaged, or the settings differ.
         """
-        path = checkpoint.last_checkpoint(self.folder.path)
+        self.load_from(self.folder.path)
+
+    def load_from(self, folder: Path) -> None:
+        """Takes the state of the run in `folder`.
+
+        Raises:
+            UserError: as for `load`.
+        """
+        path = checkpoint.last_checkpoint(folder)
         state = checkpoint.load_checkpoint(path, self.kind)
         checkpoint.check_same_settings(
             path, state["settings"], dict(self.folder.settings), self.folder.free_settings

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.benchmark_table import BenchmarkTable
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
@@ -26,7 +25,6 @@ def finish_search(
     run: Search,
     genotype: Genotype,
     accuracy: float,
-    table: BenchmarkTable | None,
     overrides: Sequence[str],
     seconds: float,
 ) -> None:
@@ -36,11 +34,10 @@ def finish_search(
         run: The finished search.
         genotype: What was derived.
         accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
-        table: Of trained architectures, to look it up in.
         overrides: Of the command line.
         seconds: How long this process took.
     """
-    folder, text = run.folder.path, genotype_text(genotype)
+    folder, text, table = run.folder.path, genotype_text(genotype), run.table
     replace_text(folder / GENOTYPE, genotype.to_json())
     save_genotype_picture(genotype, folder / PICTURE)
     metrics = {"accuracy/genotype_validation": accuracy}

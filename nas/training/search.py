@@ -51,6 +51,7 @@ class Search(Loop):
     Attributes:
         validation: Loss and accuracy of the epoch on the images that train the logits.
         validation_accuracy: Of the last genotype that was evaluated, in percent.
+        table: Of trained architectures, where one is given; nothing is decided by it.
     """
 
     kind = "search"
@@ -86,7 +87,7 @@ class Search(Loop):
         self._counts = torch.zeros_like(self.supernet.logits, requires_grad=False)
         self._gradient_norm_sum, self._num_logits_steps = 0.0, 0
         self._monitor: SearchMonitor | None = None
-        self._table = table
+        self.table = table
 
     def _start_epoch(self) -> None:
         schedule = self.schedule
@@ -128,7 +129,7 @@ class Search(Loop):
         if self._monitor is None:
             every = max(1, self.epochs // MAX_PICTURES)
             self._monitor = SearchMonitor(
-                log, self.supernet.options, image_every=every, table=self._table
+                log, self.supernet.options, image_every=every, table=self.table
             )
         text = genotype_text(genotype)
         self._monitor.epoch(
