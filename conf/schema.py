@@ -15,6 +15,7 @@ from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.scores import SCORES
+from nas.spaces.nasbench201 import REDUCTIONS
 from nas.training.derivation import VALIDATION
 from nas.training.run import PRECISIONS
 
@@ -29,12 +30,16 @@ class NASBench201Config:
     channels: int = 16  # of the first stage
     cells_per_stage: int = 5
     nodes: int = 4
+    reduction: str = "residual"  # between the stages; pooling leaves more to the cells
     operations: list[str] = MISSING  # type: ignore[assignment]
     affine: bool = False  # of batch norm in the supernet's cells
     track_running_stats: bool = False  # of the same; off: statistics of the batch
 
     def __post_init__(self) -> None:
         _at_least("space", self, channels=1, cells_per_stage=1, nodes=2)
+        if self.reduction not in REDUCTIONS:
+            known = list(REDUCTIONS)
+            raise ValueError(unknown_name("reduction", self.reduction, known, "space.reduction"))
 
 
 @dataclass(kw_only=True, slots=True)

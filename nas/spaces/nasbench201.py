@@ -66,6 +66,28 @@ class ResidualReduction(nn.Module):
         return total([self.downsample(x), self.conv_b(self.conv_a(x))])
 
 
+class PoolingReduction(nn.Module):
+    """The shortcut of the residual block alone.
+
+    For small supernets: beside one cell a stage the five convolutions of stem and residual blocks
+    do much of the work, and which cell it is hardly shows in the accuracy. Here it does.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.downsample = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.downsample(x)
+        return out
+
+
+REDUCTIONS = {"residual": ResidualReduction, "pooling": PoolingReduction}
+
+
 class Network(nn.Module):
     """Stem, three stages of cells, batch norm and ReLU, global pooling, linear classifier."""
 
@@ -87,7 +109,7 @@ class Network(nn.Module):
         self.cells = nn.Sequential()
         for stage in range(NUM_STAGES):
             if stage > 0:
-                self.cells.append(ResidualReduction(width, 2 * width, norm))
+                self.cells.append(REDUCTIONS[space.reduction](width, 2 * width, norm))
                 width *= 2
             for _ in range(space.cells_per_stage):
                 self.cells.append(Cell(nodes, width, make_edge))
@@ -110,6 +132,7 @@ class NASBench201:
         channels: C, the channels of the first stage.
         cells_per_stage: N, the cells in each of the three stages.
         nodes: Nodes of a cell, input and output included.
+        reduction: What is between the stages: `residual` blocks as in the benchmark, or `pooling`.
         operations: The candidates, in the order of the logits.
         norm: Batch norm of the supernet; outside of its cells it is always affine.
     """
@@ -119,6 +142,7 @@ class NASBench201:
     channels: int = 16
     cells_per_stage: int = 5
     nodes: int = 4
+    reduction: str = "residual"
     operations: tuple[str, ...] = OPERATIONS
     norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
 

@@ -72,7 +72,7 @@ def test_every_space_runs_with_every_sampler(
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
         ("space.affine=true", "space.track_running_stats=true"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
-        ("space.operations=[skip_connect,nor_conv_3x3]",),
+        ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
     ],
     ids=lambda overrides: ",".join(overrides),
 )
@@ -170,6 +170,7 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("bilevel.order=weights_frist",), r"did you mean 'weights_first'\?"),
         (("bilevel.weight_steps=0",), r"bilevel.weight_steps is 0: must be at least 1"),
         (("bilevel=second_order", "weights.name=adam"), r"set weights.name=sgd"),
+        (("space.reduction=pool",), r"did you mean 'pooling'\?"),
         (("bilevel.logits_samples=0",), r"bilevel.logits_samples is 0: must be at least 1"),
         (("bilevel.weight_samples=fiar",), r"did you mean 'fair'\?"),
         (("sampler=score_function", "bilevel=second_order"), r"set bilevel=first_order"),

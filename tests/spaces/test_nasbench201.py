@@ -185,10 +185,17 @@ def copy_to_child(supernet: nn.Module, child: nn.Module, choices: dict[str, str]
     child.load_state_dict(state)
 
 
+def test_pooling_reductions_leave_all_convolutions_but_the_stem_to_the_cells() -> None:
+    network = space(reduction="pooling").build_network(parse_nasbench201(cell("ssssss")))
+    kernels = [m.kernel_size for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert kernels == [(3, 3), (1, 1), (1, 1)]
+    assert network(torch.randn(2, 3, 9, 9)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_child_is_the_supernet_fixed_to_its_genotype(seed: int) -> None:
     torch.manual_seed(seed)
-    variant = space(cells_per_stage=2, norm=Norm())
+    variant = space(cells_per_stage=2, norm=Norm(), reduction=("residual", "pooling")[seed % 2])
     supernet = Supernet(variant.build_supernet(), torch.Generator())
     choices = random_choices(supernet, seed)
     child = variant.build_network(Genotype("nasbench201", OPERATIONS, choices))
