@@ -6,6 +6,7 @@ a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain
 """
 
 import time
+from dataclasses import asdict
 
 from conf.app import Launch, launch
 from conf.build import build_bilevel, build_space, read_table, schedule_of
@@ -17,10 +18,10 @@ from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
-from nas.training.derivation import best_of_samples, by_local_search
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device
+from nas.training.scoring import best_of_samples, by_local_search, start_warm
 from nas.training.search import Search
 
 # What may change when a run goes on: where things are and how often something is looked at.
@@ -40,6 +41,8 @@ def search(config: SearchConfig, launched: Launch) -> float:
     run = build(config, launched)
     if continues:
         run.load()
+    elif config.warm_start.score is not None:
+        start_warm(run, **asdict(config.warm_start), seed=config.seed)
     run.run()
     genotype, accuracy = derive(config, run)
     finish_search(run, genotype, accuracy, launched.overrides, time.perf_counter() - start)

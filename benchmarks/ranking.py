@@ -27,10 +27,10 @@ from nas.benchmark_table import BenchmarkTable
 from nas.derive import draw_genotype
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.scores import SCORES, TrainingFree
+from nas.scores import SCORES
 from nas.spaces import SearchSpace
 from nas.training.checkpoint import last_checkpoint, saved_overrides
-from nas.training.derivation import NUM_SCORED, VALIDATION
+from nas.training.scoring import VALIDATION, training_free
 from nas.training.search import Search
 from search import build
 
@@ -117,8 +117,7 @@ def rank_genotypes(
     known = [(genotype, score.accuracy) for genotype, score in scored if score is not None]
     if len(known) < 3:
         raise UserError("the table has too few of the architectures of this space")
-    batch = next(iter(run.data.validation_eval.epoch(0)))
-    untrained = TrainingFree(run.space, (batch[0][:NUM_SCORED], batch[1][:NUM_SCORED]), seed)
+    untrained = training_free(run, seed)
     judges: dict[str, Callable[[Genotype], float]] = {
         VALIDATION: lambda genotype: run.evaluate(genotype, max_images)
     }

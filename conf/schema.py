@@ -16,8 +16,8 @@ from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.scores import SCORES
 from nas.spaces.nasbench201 import REDUCTIONS
-from nas.training.derivation import VALIDATION
 from nas.training.run import PRECISIONS
+from nas.training.scoring import VALIDATION
 
 MISSING = "???"
 
@@ -196,6 +196,20 @@ class RunConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class WarmStartConfig:
+    """Logits to start from, by a training-free score of untrained networks."""
+
+    score: str | None = None  # naswot, synflow, multiply_adds or parameters; null: none
+    num_samples: int = 200
+    strength: float = 1.5  # moves the mean of the score by so many standard deviations
+
+    def __post_init__(self) -> None:
+        if self.score is not None and self.score not in SCORES:
+            raise ValueError(unknown_name("score", self.score, SCORES, "warm_start.score"))
+        _at_least("warm_start", self, num_samples=2, strength=0)
+
+
+@dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """A table of trained architectures to look results up in; the search does not see it."""
 
@@ -218,6 +232,7 @@ class SearchConfig(RunConfig):
     bilevel: Any = MISSING
     derive: Any = MISSING
     logits: OptimizerSettings = MISSING  # type: ignore[assignment]
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
-"""Genotypes out of a finished search: what `nas.derive` leaves to the supernet's judgement."""
+"""What a search asks of genotypes: untrained before its first step, by its supernet at the end."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from nas.derive import derive_sampled, draw_genotype, with_confidence
 from nas.genotype import Genotype
@@ -8,9 +9,42 @@ from nas.local_search import Judge, local_search
 from nas.monitor.console import Progress
 from nas.scores import TrainingFree
 from nas.training.search import Search
+from nas.warm_start import warm_start
 
 VALIDATION = "validation"
 """The judge that asks the supernet for the accuracy on the validation half."""
+
+NUM_SCORED = 64
+"""Images that a training-free score sees."""
+
+
+def training_free(run: Search, seed: int) -> TrainingFree:
+    """Scores of untrained networks of the run's space, on images of the validation half."""
+    images, labels = next(iter(run.data.validation_eval.epoch(0)))
+    return TrainingFree(run.space, (images[:NUM_SCORED], labels[:NUM_SCORED]), seed)
+
+
+def start_warm(run: Search, score: str, *, num_samples: int, strength: float, seed: int) -> None:
+    """Sets the logits of a search that has not begun by a training-free score.
+
+    Args:
+        run: The search.
+        score: Name of the score.
+        num_samples: See `nas.warm_start`.
+        strength: Likewise.
+        seed: Of the untrained networks.
+    """
+    space, supernet = run.space, run.supernet
+    with Progress(num_samples, unit="genotype") as progress:
+        warm_start(
+            supernet,
+            run.source.fair,
+            partial(training_free(run, seed), score),
+            lambda sample: space.derive(supernet.split(sample.weights)),
+            num_samples=num_samples,
+            strength=strength,
+            on_sample=_Counter(progress),
+        )
 
 
 def best_of_samples(
@@ -52,13 +86,12 @@ def by_local_search(
         seed: Of the untrained networks.
     """
     space, probabilities = run.space, run.supernet.probabilities()
-    batch = next(iter(run.data.validation_eval.epoch(0)))
-    untrained = TrainingFree(space, (batch[0][:NUM_SCORED], batch[1][:NUM_SCORED]), seed)
+    untrained = training_free(run, seed)
 
     def judge(name: str) -> Judge:
         if name == VALIDATION:
             return lambda genotype: run.evaluate(genotype, max_images)
-        return lambda genotype: untrained(name, genotype)
+        return partial(untrained, name)
 
     start = [space.derive(probabilities)]
     start += [draw_genotype(space, probabilities, run.source.generator) for _ in range(num_samples)]
@@ -73,10 +106,6 @@ def by_local_search(
         )
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
     return genotype, run.evaluate(genotype)
-
-
-NUM_SCORED = 64
-"""Images that a training-free score sees."""
 
 
 class _Counter:
