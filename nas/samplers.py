@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.estimators import rao_blackwell, reinmax
+from nas.estimators import dirichlet, dirichlet_concentration, rao_blackwell, reinmax
 from nas.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
 from nas.registry import Registry
 from nas.supernet import Sample, Supernet
@@ -84,6 +84,15 @@ def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generat
     return Sample(gumbel_softmax(logits, noise, temperature), None)
 
 
+def _dirichlet(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """All operations, weighted by a draw from Dirichlet(elu(logits) + 1): DrNAS (arXiv:2006.10355).
+
+    What is shown and derived is softmax(logits), as in the authors' code; its order is that of the
+    mean of the Dirichlet distribution.
+    """
+    return Sample(dirichlet(dirichlet_concentration(logits), generator), None)
+
+
 def _softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
     """All operations, weighted by softmax(logits): DARTS (arXiv:1806.09055). Samples nothing."""
     return Sample(logits.softmax(-1), None)
@@ -104,6 +113,7 @@ SAMPLERS.register("score_function")(
     Sampler(_score_function, uses_temperature=False, learns_from_losses=True, samples_an_update=4)
 )
 SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax))
+SAMPLERS.register("dirichlet")(Sampler(_dirichlet, uses_temperature=False))
 SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False))
 SAMPLERS.register("uniform")(Sampler(_uniform, learns=False, uses_temperature=False))
 

@@ -7,9 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
-from nas.estimators import conditional_gumbel_noise, rao_blackwell, reinmax
+from nas.estimators import (
+    conditional_gumbel_noise,
+    dirichlet,
+    dirichlet_concentration,
+    rao_blackwell,
+    reinmax,
+)
 from nas.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=40)
@@ -133,3 +140,106 @@ def test_reinmax_is_exact_for_quadratic_functions(logits: Tensor, seed: int) -> 
         upstream, chosen = square @ draw + linear, torch.tensor(index)
         mean += p * gradient(lambda a, k=chosen: reinmax(a, k, 1.0), logits, upstream)
     torch.testing.assert_close(mean, exact, rtol=1e-6, atol=1e-8)
+
+
+# Dirichlet
+
+CONCENTRATION = torch.tensor([0.3, 1.0, 2.5, 0.7])
+
+
+def dirichlet_draws(num_draws: int, concentration: Tensor, seed: int = 4) -> Tensor:
+    return dirichlet(concentration.expand(num_draws, len(concentration)), generator(seed))
+
+
+def test_a_dirichlet_draw_has_the_distribution() -> None:
+    """The marginal of an option is Beta(b, total - b); pairs have the known covariance."""
+    draws = dirichlet_draws(20_000, CONCENTRATION)
+    total = float(CONCENTRATION.sum())
+    torch.testing.assert_close(draws.sum(-1), torch.ones(len(draws)))
+    for values, beta in zip(draws.T, CONCENTRATION.tolist(), strict=True):
+        assert stats.kstest(values.numpy(), stats.beta(beta, total - beta).cdf).pvalue > 0.0025
+    p = CONCENTRATION / total
+    covariance = (p.diag() - p.outer(p)) / (total + 1)
+    torch.testing.assert_close(torch.cov(draws.T), covariance, atol=2e-3, rtol=0)
+
+
+def test_the_gradient_of_a_dirichlet_draw_is_that_of_the_expectation() -> None:
+    """E[w] = beta / total and E[w_i w_j] = (beta_i beta_j + [i = j] beta_i) / total (total + 1)."""
+    linear, square = torch.tensor([1.0, -2.0, 0.5, 0.3]), torch.tensor([0.4, 1.0, -1.0, 2.0])
+    leaf = CONCENTRATION.clone().requires_grad_()
+    total = leaf.sum()
+    expectation = (linear @ leaf) / total
+    expectation = expectation + (square @ (leaf * (leaf + 1))) / (total * (total + 1))
+    (exact,) = torch.autograd.grad(expectation, leaf)
+    many = CONCENTRATION.expand(100_000, 4).clone().requires_grad_()
+    draws = dirichlet(many, generator(5))
+    (each,) = torch.autograd.grad((draws @ linear + draws.square() @ square).sum(), many)
+    error = 4 * each.std(0) / len(each) ** 0.5
+    assert ((each.mean(0) - exact).abs() < error + 1e-3).all()
+
+
+def test_the_gradient_of_a_dirichlet_draw_is_that_of_the_distribution_function() -> None:
+    """Of two options: the weight moves so that its Beta distribution function stays."""
+    concentration = torch.tensor([[0.8, 1.7]], dtype=torch.float64)
+    for seed in range(5):
+        leaf = concentration.clone().requires_grad_()
+        draw = dirichlet(leaf, generator(seed))
+        (found,) = torch.autograd.grad(draw[0, 0], leaf)
+        w, (a, b), h = draw[0, 0].item(), concentration[0].tolist(), 1e-5
+        level = stats.beta(a, b).cdf(w)
+        by_a = (stats.beta(a + h, b).ppf(level) - stats.beta(a - h, b).ppf(level)) / (2 * h)
+        by_b = (stats.beta(a, b + h).ppf(level) - stats.beta(a, b - h).ppf(level)) / (2 * h)
+        # PyTorch approximates the derivative of the distribution function to about 0.1 %.
+        torch.testing.assert_close(found[0], torch.tensor([by_a, by_b]).double(), rtol=1e-2, atol=0)
+
+
+def test_the_gradient_of_a_dirichlet_draw_varies_less_than_that_of_gamma_draws() -> None:
+    upstream = torch.tensor([1.0, -2.0, 0.5, 0.3])
+    many = CONCENTRATION.expand(50_000, 4).clone().requires_grad_()
+    (ours,) = torch.autograd.grad((dirichlet(many, generator(6)) @ upstream).sum(), many)
+    gamma = torch._standard_gamma(many, generator=generator(6))
+    normalised = gamma / gamma.sum(-1, keepdim=True)
+    (theirs,) = torch.autograd.grad((normalised @ upstream).sum(), many)
+    assert (ours.var(0) < 0.98 * theirs.var(0)).all()
+
+
+@given(logits=LOGITS, seed=st.integers(0, 10**6), data=st.data())
+@SETTINGS
+def test_a_dirichlet_draw_leaves_masked_options_alone(
+    logits: Tensor, seed: int, data: st.DataObject
+) -> None:
+    masked = torch.tensor(
+        data.draw(st.lists(st.booleans(), min_size=len(logits), max_size=len(logits)))
+    )
+    masked[data.draw(st.integers(0, len(logits) - 1))] = False
+    leaf = logits.clone().requires_grad_()
+    beta = dirichlet_concentration(leaf.masked_fill(masked, -math.inf))
+    draw = dirichlet(beta, generator(seed))
+    (found,) = torch.autograd.grad(draw, leaf, torch.randn(draw.shape, generator=generator(seed)))
+    assert draw[masked].eq(0).all() and found[masked].eq(0).all()
+    assert draw.isfinite().all() and found.isfinite().all()
+    torch.testing.assert_close(draw.sum(), torch.ones(()))
+    alone = (~masked).sum() == 1
+    assert not alone or (draw.max() == 1 and found.eq(0).all())
+
+
+@pytest.mark.parametrize("scale", [-60.0, -5.0, 0.0, 40.0])
+def test_a_dirichlet_draw_of_extreme_logits_is_finite(scale: float) -> None:
+    """Options of equal logits share the weight equally in the mean, however small they are."""
+    leaf = torch.full((4000, 4), scale).requires_grad_()
+    draws = dirichlet(dirichlet_concentration(leaf), generator(8))
+    torch.testing.assert_close(draws.mean(0), torch.full((4,), 0.25), atol=0.03, rtol=0)
+    (found,) = torch.autograd.grad(draws, leaf, torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(4000, 4))
+    assert found.isfinite().all()
+
+
+@given(logits=st.floats(-10, 10))
+@SETTINGS
+def test_the_concentration_is_that_of_drnas(logits: float) -> None:
+    leaf = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.elu(leaf) + 1
+    found = dirichlet_concentration(leaf)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, leaf), torch.autograd.grad(expected, leaf)
+    )

@@ -113,6 +113,14 @@ def test_gumbel_softmax_weights_are_the_relaxed_sample() -> None:
     torch.testing.assert_close(sample.weights, ((table.log_softmax(-1) + noise) / 0.7).softmax(-1))
 
 
+def test_dirichlet_weights_have_the_mean_of_the_concentrations() -> None:
+    table = logits(1) * 2
+    sample = SAMPLERS.get("dirichlet").draw(table.expand(40_000, 5), 1.0, generator(1))
+    assert sample.indices is None
+    beta = nn.functional.elu(table.detach()[0]) + 1
+    torch.testing.assert_close(sample.weights.mean(0), beta / beta.sum(), atol=5e-3, rtol=0)
+
+
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 100.0])
 def test_softmax_samples_nothing(temperature: float) -> None:
     table, source = logits(), generator()

@@ -53,7 +53,7 @@ def retrain_config(*overrides: str) -> RetrainConfig:
 def test_no_file_is_forgotten_here() -> None:
     groups = {path.parent.name for path in YAML_FILES}
     assert groups == {"", "bilevel", "data", "derive", "experiment", "hydra", "sampler", "space"}
-    assert len(YAML_FILES) == 37
+    assert len(YAML_FILES) == 39
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,11 @@ def test_the_published_settings_are_those_of_the_papers() -> None:
     second = search_config("experiment=darts_second_order")
     assert (second.bilevel.name, second.bilevel.order) == ("second_order", "logits_first")
     assert (second.space.cells, second.space.pool_norm, second.weights.nesterov) == (8, True, False)
+    drnas = search_config("experiment=drnas_nasbench201")
+    assert (drnas.epochs, drnas.batch_size, drnas.sampler.name) == (100, 64, "dirichlet")
+    assert (drnas.weights.learning_rate, drnas.weights.final_learning_rate) == (0.025, 0.001)
+    assert (drnas.weights.weight_decay, drnas.weights.nesterov) == (3e-4, False)
+    assert (drnas.logits.weight_decay, drnas.bilevel.order) == (1e-3, "logits_first")
     retrain = retrain_config("experiment=retrain_darts_cifar10")
     assert (retrain.epochs, retrain.batch_size, retrain.data.cutout) == (600, 96, 16)
     assert (retrain.auxiliary_weight, retrain.drop_path) == (0.4, 0.2)
