@@ -107,6 +107,7 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         temperature_end=getattr(config.sampler, "temperature_end", 1.0),
         evaluate_every_epochs=config.evaluate_every_epochs,
         checkpoint_every_steps=config.checkpoint_every_steps,
+        pruning=dict(zip(config.pruning.epochs, config.pruning.keep, strict=True)),
     )
 
 

@@ -4,6 +4,7 @@ A ValueError from `__post_init__` names the dotted key, the value and the remedy
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -222,6 +223,48 @@ class BenchmarkConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PruningConfig:
+    """Progressive pruning: each choice loses its least probable options during the search."""
+
+    epochs: list[int] = field(default_factory=list)  # after so many epochs, e.g. [20, 35]
+    keep: list[int] = field(default_factory=list)  # options of each choice from then on: [4, 2]
+
+    def __post_init__(self) -> None:
+        if len(self.epochs) != len(self.keep):
+            raise ValueError(
+                f"pruning.epochs is {self.epochs} and pruning.keep is {self.keep}: give as many "
+                "of the one as of the other"
+            )
+        if any(after <= before for before, after in pairwise(self.epochs)):
+            raise ValueError(f"pruning.epochs is {self.epochs}: must increase")
+        if (
+            any(after >= before for before, after in pairwise(self.keep))
+            or min(self.keep, default=1) < 1
+        ):
+            raise ValueError(f"pruning.keep is {self.keep}: must decrease, and be at least 1")
+
+    def check(self, search: "SearchConfig") -> None:
+        """Checks what depends on the other settings of the search."""
+        if not self.epochs:
+            return
+        if not SAMPLERS.get(search.sampler.name).learns:
+            raise ValueError(
+                f"pruning.epochs reads the logits, which sampler={search.sampler.name} does not "
+                "train: set it to []"
+            )
+        if self.epochs[0] <= search.warmup_epochs or self.epochs[-1] >= search.epochs:
+            raise ValueError(
+                f"pruning.epochs is {self.epochs}: must lie between warmup_epochs="
+                f"{search.warmup_epochs} and epochs={search.epochs}, both excluded"
+            )
+        num_options = len(search.space.operations)
+        if self.keep[0] > num_options:
+            raise ValueError(
+                f"pruning.keep is {self.keep}: space.operations has only {num_options} options"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
 class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
@@ -233,6 +276,7 @@ class SearchConfig(RunConfig):
     derive: Any = MISSING
     logits: OptimizerSettings = MISSING  # type: ignore[assignment]
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:
@@ -241,6 +285,7 @@ class SearchConfig(RunConfig):
         if self.kernels not in KERNELS:
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")
+        self.pruning.check(self)
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "

@@ -22,7 +22,7 @@ class Choice(nn.Module):
 
     The supernet decides before the forward pass, on the host: `select` for one path, `mix` for
     all of them. Candidates of kind `Zero` are never computed: containers leave an edge out where
-    `connects` says so, and in a mixture they add nothing.
+    `connects` says so, and in a mixture they add nothing. Nor are those whose weight is None.
     """
 
     def __init__(self, name: str, candidates: Mapping[str, nn.Module]) -> None:
@@ -33,7 +33,7 @@ class Choice(nn.Module):
         self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
         self._index = NOT_CONNECTED
         self._gate: Tensor | None = None
-        self._weights: tuple[Tensor, ...] | None = None
+        self._weights: tuple[Tensor | None, ...] | None = None
 
     def select(self, index: int, gate: Tensor | None = None) -> None:
         """Decides for candidate `index`.
@@ -45,8 +45,11 @@ class Choice(nn.Module):
         """
         self._index, self._gate, self._weights = index, gate, None
 
-    def mix(self, weights: tuple[Tensor, ...]) -> None:
-        """Decides for the sum of all candidates, each times its scalar weight."""
+    def mix(self, weights: tuple[Tensor | None, ...]) -> None:
+        """Decides for the sum of all candidates, each times its scalar weight.
+
+        None is a weight that is known to be 0, without asking the device: its candidate is not run.
+        """
         self._gate, self._weights = None, weights
 
     def release(self) -> None:
@@ -57,7 +60,8 @@ class Choice(nn.Module):
     def connects(self) -> bool:
         """Whether the output can differ from zero under the present decision."""
         if self._weights is not None:
-            return not all(self._is_zero)
+            pairs = zip(self._weights, self._is_zero, strict=True)
+            return any(weight is not None and not is_zero for weight, is_zero in pairs)
         return self._index != NOT_CONNECTED and not self._is_zero[self._index]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,13 +70,13 @@ class Choice(nn.Module):
         out = self.candidates[self._index](x)
         return out if self._gate is None else gated(out, self._gate)
 
-    def _mixture(self, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    def _mixture(self, x: Tensor, weights: tuple[Tensor | None, ...]) -> Tensor:
         terms = [
             weight * candidate(x)
             for weight, candidate, is_zero in zip(
                 weights, self.candidates, self._is_zero, strict=True
             )
-            if not is_zero
+            if weight is not None and not is_zero
         ]
         return torch.stack(terms).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
 

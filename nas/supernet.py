@@ -5,7 +5,7 @@ of operations must be known before the first kernel is launched. A step that tra
 costs one copy from the device, that of the inner products.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,8 @@ class Sample:
 
     Attributes:
         weights: `[N, K]`, on the host: the weight of each of the K options of each of the N
-            choices. Carries the graph back to the logits, where the sampler has one.
+            choices. Carries the graph back to the logits, where the sampler has one. What has a
+            weight of exactly 0 is not run.
         indices: The option of each choice where one path runs (its weights are then one-hot), or
             `NOT_CONNECTED`; None where all candidates run.
     """
@@ -37,6 +38,7 @@ class Supernet:
         options: Option names by choice name, in the order of the rows of the logits.
         logits: Architecture parameters `[N, K]`, float32, on the host. Where a choice has fewer
             than K options its row is filled up; `masked_logits` hides the filling.
+        masked: `[N, K]`, bool, on the host: the filling, and the options that `prune` dropped.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Supernet:
         self._rows = [row_of[choice.name] for choice in self._modules]
         lengths = torch.tensor([len(options) for options in self.options.values()])
         shape = (len(lengths), int(lengths.max()))
-        self._padding = torch.arange(shape[1]) >= lengths[:, None]
+        self.masked = torch.arange(shape[1]) >= lengths[:, None]
         self.logits = (init_scale * torch.randn(shape, generator=generator)).requires_grad_()
 
     @property
@@ -76,12 +78,37 @@ class Supernet:
         return next(self.model.parameters()).device
 
     def masked_logits(self) -> Tensor:
-        """The logits `[N, K]` with -inf where a choice has no such option."""
-        return self.logits.masked_fill(self._padding, float("-inf"))
+        """The logits `[N, K]` with -inf where a choice has no such option (any more)."""
+        return self.logits.masked_fill(self.masked, float("-inf"))
 
     def probabilities(self) -> dict[str, Tensor]:
-        """softmax(logits) of each choice, `[K of that choice]`, detached."""
+        """softmax(logits) of each choice, `[K of that choice]`, detached; 0 for what was pruned."""
         return self.split(self.masked_logits().detach().softmax(-1))
+
+    def prune(self, keep: int, never_derived: Collection[str] = ()) -> None:
+        """Drops all but the `keep` most probable options of each choice, for good.
+
+        Progressive pruning as in DrNAS (arXiv:2006.10355) and P-DARTS (arXiv:1904.12760): what is
+        dropped has probability 0, is never drawn and never run. Ties go to the earlier option.
+
+        Args:
+            keep: Options that each choice has from now on, at least 1; what has fewer keeps them.
+            never_derived: Options that no genotype can have. Of those that are kept, one is not
+                among these: the best other one takes the place of the weakest, if need be.
+        """
+        ranking = self.masked_logits().detach().argsort(descending=True, stable=True).tolist()
+        for row, (order, options) in enumerate(zip(ranking, self.options.values(), strict=True)):
+            left = [k for k in order if not self.masked[row, k]]
+            kept, derivable = left[:keep], [k for k in left if options[k] not in never_derived]
+            if derivable and derivable[0] not in kept:
+                kept[-1] = derivable[0]
+            dropped = [k for k in left if k not in kept]
+            self.masked[row, dropped] = True
+
+    def allows(self, choices: Mapping[str, str]) -> bool:
+        """Whether none of the options in `choices`, by the name of the choice, was pruned."""
+        left = self.split(~self.masked)
+        return all(left[name][self.options[name].index(o)] for name, o in choices.items())
 
     def split(self, table: Tensor) -> dict[str, Tensor]:
         """The rows of an `[N, K]` table by the name of their choice, without the filling."""
@@ -114,7 +141,7 @@ class Supernet:
     def forward(self, images: Tensor, sample: Sample) -> Tensor:
         """Runs the model under `sample`, without an architecture gradient."""
         if sample.indices is None:
-            self._mix(sample.weights.detach().to(self.device))
+            self._mix(sample, sample.weights.detach().to(self.device))
         else:
             self._select(sample.indices, None)
         return self._run(images)
@@ -128,7 +155,7 @@ class Supernet:
         """
         if sample.indices is None:
             handle = sample.weights.detach().to(self.device).requires_grad_()
-            self._mix(handle)
+            self._mix(sample, handle)
         else:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
@@ -147,7 +174,7 @@ class Supernet:
         if handle_gradient is None:
             return gradient
         if sample.indices is None:
-            return gradient.copy_(handle_gradient)
+            return gradient.copy_(handle_gradient.to(gradient))
         rows = torch.tensor(self._rows)
         columns = torch.tensor(sample.indices)[rows]
         inner_products = handle_gradient.to(gradient)
@@ -165,7 +192,11 @@ class Supernet:
         for position, (choice, row) in enumerate(zip(self._modules, self._rows, strict=True)):
             choice.select(indices[row], None if gates is None else gates[position])
 
-    def _mix(self, weights: Tensor) -> None:
-        rows = [row.unbind() for row in weights.unbind()]
-        for choice, row in zip(self._modules, self._rows, strict=True):
-            choice.mix(rows[row][: len(choice.options)])
+    def _mix(self, sample: Sample, weights: Tensor) -> None:
+        """Mixes with `weights`, those of `sample` on the device."""
+        table: list[tuple[Tensor | None, ...]] = []
+        for row, runs in zip(weights.unbind(), sample.weights.detach().ne(0).tolist(), strict=True):
+            pairs = zip(row.unbind(), runs, strict=True)
+            table.append(tuple(weight if run else None for weight, run in pairs))
+        for choice, index in zip(self._modules, self._rows, strict=True):
+            choice.mix(table[index][: len(choice.options)])

@@ -156,6 +156,19 @@ def test_a_mixture_runs_every_candidate_once_but_never_none() -> None:
     assert calls == {"skip": 1, "a": 1, "b": 1}
 
 
+def test_a_mixture_does_not_run_what_has_no_weight() -> None:
+    module, x = choice(), random(2, 3, 4, 4)
+    calls = count_calls(module)
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4]).unbind()
+    module.mix((weights[0], weights[1], None, weights[3]))
+    torch.testing.assert_close(module(x), 0.2 * x + 0.4 * module.candidates[3](x))
+    assert calls["skip"] == 1 and calls["a"] == 0
+    module.mix((weights[0], None, None, None))
+    assert not module.connects, "none alone is no connection"
+    module.mix((None, None, weights[2], None))
+    assert module.connects
+
+
 def test_a_mixture_keeps_the_precision_of_its_input() -> None:
     module = Choice("edge", {"skip": nn.Identity(), "twice": nn.Identity()})
     module.mix(torch.tensor([0.25, 0.75]).unbind())

@@ -39,16 +39,18 @@ class CopiesToHost(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def learner_on(device: torch.device, space: str, kernels: str, precision: str) -> Learner:
+def learner_on(
+    device: torch.device, space: str, kernels: str, precision: str, sampler: str = "gdas"
+) -> Learner:
     model = accelerate(SPACES[space].build_supernet().to(device), kernels, device)
     supernet = Supernet(model, generator())
     weights = OptimizerSettings(clip_norm=5.0, nesterov=True)
     return Learner(
         supernet,
-        SampleSource(supernet, SAMPLERS.get("gdas"), generator(), 2.0),
+        SampleSource(supernet, SAMPLERS.get(sampler), generator(), 2.0),
         Updater(model.parameters(), weights),
         Updater([supernet.logits], OptimizerSettings(name="adam")),
-        autocast_for(precision, device),
+        autocast=autocast_for(precision, device),
     )
 
 
@@ -66,6 +68,15 @@ def test_an_alternating_step_copies_once(space: str, kernels: str) -> None:
             bilevel.step(step, data, iter([data]))
         assert len(copies.sizes) <= 1, "none where no choice reaches the loss"
         assert all(size == len(learner.supernet._modules) for size in copies.sizes)
+
+
+@pytest.mark.parametrize("sampler", ["softmax", "dirichlet"])
+def test_a_step_over_all_operations_that_are_left_copies_once(sampler: str) -> None:
+    learner = learner_on(META, "nasbench201", "plain", "float32", sampler)
+    learner.supernet.prune(2)
+    with CopiesToHost() as copies:
+        Alternating(learner).step(0, batch_on(META), iter([batch_on(META)]))
+    assert copies.sizes == [learner.supernet.logits.numel()]
 
 
 def test_the_count_counts() -> None:

@@ -85,7 +85,7 @@ def by_local_search(
         max_images: Validation images that a genotype is judged by; None for all.
         seed: Of the untrained networks.
     """
-    space, probabilities = run.space, run.supernet.probabilities()
+    space, probabilities, allows = run.space, run.supernet.probabilities(), run.supernet.allows
     untrained = training_free(run, seed)
 
     def judge(name: str) -> Judge:
@@ -98,7 +98,7 @@ def by_local_search(
     with Progress(max_evaluations, unit="genotype") as progress:
         ranked = local_search(
             start,
-            space.neighbours,
+            lambda genotype: (g for g in space.neighbours(genotype) if allows(g.choices)),
             [judge(name) for name in judges],
             beam=beam,
             max_evaluations=max_evaluations,

@@ -1,7 +1,8 @@
 """The search loop: epochs of bilevel steps, evaluation of the present genotype, monitoring."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -35,6 +36,7 @@ class SearchSchedule:
         evaluate_every_epochs: How often the present genotype is evaluated on the validation half;
             always after the last epoch.
         checkpoint_every_steps: Checkpoints within an epoch; 0 for only at the end of each.
+        pruning: How many options each choice keeps, by the number of epochs done before it.
     """
 
     epochs: int
@@ -43,6 +45,7 @@ class SearchSchedule:
     temperature_end: float = 1.0
     evaluate_every_epochs: int = 1
     checkpoint_every_steps: int = 0
+    pruning: Mapping[int, int] = field(default_factory=dict)
 
 
 class Search(Loop):
@@ -96,6 +99,9 @@ class Search(Loop):
         )
         for updater in (self.learner.weights, self.learner.logits):
             updater.set_epoch(self.epoch, schedule.epochs)
+        # Within an epoch (a run that is resumed) the mask is that of the checkpoint.
+        if self.epoch in schedule.pruning and self.step_in_epoch == 0:
+            self.supernet.prune(schedule.pruning[self.epoch], self.space.never_derived)
         self.supernet.model.train()
 
     def _train_step(self, batch: Batch) -> int:
@@ -193,6 +199,7 @@ class Search(Loop):
         return {
             "model": self.supernet.model.state_dict(),
             "logits": self.supernet.logits.detach(),
+            "masked": self.supernet.masked,
             "weights_optimizer": self.learner.weights.optimizer.state_dict(),
             "logits_optimizer": self.learner.logits.optimizer.state_dict(),
             "rng": checkpoint.rng_state(self.source.generator),
@@ -209,6 +216,7 @@ class Search(Loop):
         self.supernet.model.load_state_dict(state["model"])
         with torch.no_grad():
             self.supernet.logits.copy_(state["logits"])
+        self.supernet.masked.copy_(state["masked"])
         self.learner.weights.optimizer.load_state_dict(state["weights_optimizer"])
         self.learner.logits.optimizer.load_state_dict(state["logits_optimizer"])
         self._batches = Cycle(self.data.validation, state["validation_batches"])

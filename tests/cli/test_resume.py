@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import TINY_RETRAIN, TINY_SEARCH, start_program
 
+from nas.bilevel import Batch
 from nas.training.checkpoint import last_checkpoint
+from nas.training.search import Search
 
 Run = Callable[..., tuple[int, str]]
 
@@ -81,6 +83,38 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
     _same(final, _state(cut))
     assert _metrics(whole) == _metrics(cut)
     assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 6])  # 4 steps an epoch, pruned after each
+@pytest.mark.parametrize("sampler", ["gdas", "dirichlet"])
+def test_a_pruned_search_goes_on_to_the_bit(
+    run_program: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    stop_at: int,
+) -> None:
+    pruning = ("epochs=3", "pruning.epochs=[1,2]", "pruning.keep=[3,1]")
+    settings = (*TINY_SEARCH, f"sampler={sampler}", *pruning)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    train_step = Search._train_step
+
+    def stopping(search: Search, batch: Batch) -> int:
+        if search.step + 1 == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(search, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_train_step", stopping)
+        code, output = run_program("search", *settings, f"run_dir={cut}")
+    assert code == 128 + signal.SIGTERM and f"after step {stop_at}," in output
+    code, output = run_program("search", f"run_dir={cut}", "resume=true")
+    assert code == 0, output
+    final = _state(whole)
+    assert isinstance(final["masked"], torch.Tensor) and final["masked"].sum() == 6 * 4
+    _same(final, _state(cut))
+    assert _metrics(whole) == _metrics(cut)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -74,6 +74,8 @@ def test_every_space_runs_with_every_sampler(
         ("space.affine=true", "space.track_running_stats=true"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
         ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
+        ("pruning.epochs=[1]", "pruning.keep=[1]"),
+        ("bilevel=second_order", "sampler=softmax", "pruning.epochs=[1]", "pruning.keep=[2]"),
     ],
     ids=lambda overrides: ",".join(overrides),
 )
@@ -97,6 +99,30 @@ def test_the_same_seed_finds_the_same_and_another_does_not(
     first = logits("a", 3)
     assert torch.equal(first, logits("b", 3))
     assert not torch.equal(first, logits("c", 4))
+
+
+@pytest.mark.parametrize(("sampler", "derive"), [("gdas", "local_search"), ("dirichlet", "argmax")])
+def test_pruned_options_are_out_of_the_search(
+    run_program: Run, tmp_path: Path, sampler: str, derive: str
+) -> None:
+    pruning = ("epochs=4", "pruning.epochs=[1,2]", "pruning.keep=[3,2]")
+    settings = (*TINY_SEARCH, f"sampler={sampler}", f"derive={derive}", *pruning)
+    code, output = run_program("search", *settings, f"run_dir={tmp_path}/run")
+    assert code == 0, output
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    edges = [f"cell/{source}->{target}" for target in range(1, 4) for source in range(target)]
+    dropped: set[str] = set()
+    for line, num_left in zip(map(json.loads, lines), (5, 3, 2, 2), strict=True):
+        names = {f"probability/{edge}/{option}" for edge in edges for option in OPERATIONS}
+        zeros = {name for name in names if line[name] == 0}
+        assert len(zeros) == 6 * (5 - num_left) and dropped <= zeros
+        assert all(0 <= line[f"entropy/{edge}"] <= 1 for edge in edges)
+        for option in OPERATIONS:
+            gone = all(f"probability/{edge}/{option}" in zeros for edge in edges)
+            assert not gone or line[f"sampled/{option}"] == 0
+        dropped = zeros
+    genotype = Genotype.load(tmp_path / "run" / "genotype.json")
+    assert not {f"probability/{e}/{o}" for e, o in genotype.choices.items()} & dropped
 
 
 @pytest.mark.parametrize("kernels", ["plain", "fused", "compiled"])
@@ -195,6 +221,23 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("kernels=fussed",), r"unknown kernels 'fussed'.*did you mean 'fused'\?"),
         (("benchmark.nasbench201=/no/such.csv",), r"benchmark.nasbench201: cannot read /no/such"),
         (("benchmark.epochs=0",), r"benchmark.epochs is 0: must be at least 1"),
+        (
+            ("pruning.epochs=[1]",),
+            r"pruning.epochs is \[1\] and pruning.keep is \[\]: give as many",
+        ),
+        (("pruning.epochs=[2,2]", "pruning.keep=[3,2]"), r"pruning.epochs is .*: must increase"),
+        (("pruning.epochs=[2,4]", "pruning.keep=[3,3]"), r"pruning.keep is .*: must decrease"),
+        (("pruning.epochs=[1]", "pruning.keep=[0]"), r"pruning.keep is \[0\]: .* at least 1"),
+        (("pruning.epochs=[1]", "pruning.keep=[2]"), r"pruning.epochs .* lie between .* epochs=1"),
+        (("epochs=9", "pruning.epochs=[1]", "pruning.keep=[6]"), r"pruning.keep .* only 5 options"),
+        (
+            ("epochs=9", "warmup_epochs=2", "pruning.epochs=[2]", "pruning.keep=[2]"),
+            r"pruning.epochs .* lie between warmup_epochs=2",
+        ),
+        (
+            ("sampler=uniform", "derive=sampled", "pruning.epochs=[1]", "pruning.keep=[2]"),
+            r"pruning.epochs reads the logits, which sampler=uniform does not",
+        ),
         (("resume=true",), r"resume=true, but there is no checkpoint"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, tuple) else "",
