@@ -32,12 +32,13 @@ class NASBench201Config:
     cells_per_stage: int = 5
     nodes: int = 4
     reduction: str = "residual"  # between the stages; pooling leaves more to the cells
+    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
     operations: list[str] = MISSING  # type: ignore[assignment]
     affine: bool = False  # of batch norm in the supernet's cells
     track_running_stats: bool = False  # of the same; off: statistics of the batch
 
     def __post_init__(self) -> None:
-        _at_least("space", self, channels=1, cells_per_stage=1, nodes=2)
+        _at_least("space", self, channels=1, cells_per_stage=1, nodes=2, partial_channels=1)
         if self.reduction not in REDUCTIONS:
             known = list(REDUCTIONS)
             raise ValueError(unknown_name("reduction", self.reduction, known, "space.reduction"))
@@ -57,9 +58,11 @@ class DARTSConfig:
     affine: bool = False  # of batch norm in the supernet's cells
     track_running_stats: bool = False  # of the same; off: statistics of the batch
     pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
+    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
 
     def __post_init__(self) -> None:
         _at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
+        _at_least("space", self, partial_channels=1)
 
 
 @dataclass(kw_only=True, slots=True)

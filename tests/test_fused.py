@@ -39,7 +39,11 @@ def double() -> Iterator[None]:
 def spaces(norm: Norm) -> dict[str, SearchSpace]:
     return {
         "nasbench201": NASBench201(**SIZES, cells_per_stage=1, norm=norm),
+        "nasbench201_partial": NASBench201(
+            **SIZES, cells_per_stage=1, norm=norm, partial_channels=2
+        ),
         "darts": DARTS(**SIZES, cells=3, nodes=2, norm=norm),
+        "darts_partial": DARTS(**SIZES, cells=3, nodes=2, norm=norm, partial_channels=4),
         "darts_pool_norm": DARTS(**SIZES, cells=3, nodes=2, norm=norm, pool_norm=True),
         "gdas_frc": GDASFixedReduction(**{**SIZES, "channels": 8}, cells=3, nodes=2, norm=norm),
     }
@@ -110,8 +114,9 @@ def test_evaluation_is_the_same(name: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["softmax", "gumbel_softmax"])
-def test_mixtures_are_the_same(sampler: str) -> None:
-    plain, fused = pair(spaces(NORMS["search"])["nasbench201"])
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench201_partial", "darts_partial"])
+def test_mixtures_are_the_same(sampler: str, name: str) -> None:
+    plain, fused = pair(spaces(NORMS["search"])[name])
     sample = sample_of(plain, 0, sampler)
     torch.testing.assert_close(decision_gradient(fused, sample), decision_gradient(plain, sample))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.choice import Choice, connects
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm, build_operation
+from nas.partial import PartialChoice
 from nas.pending import total
 
 EdgeFactory = Callable[[Edge, int, int], nn.Module | None]
@@ -20,9 +21,20 @@ EdgeFactory = Callable[[Edge, int, int], nn.Module | None]
 
 
 def supernet_edges(
-    operations: Sequence[str], norm: Norm, *, pool_norm: bool = False
+    operations: Sequence[str],
+    norm: Norm,
+    *,
+    pool_norm: bool = False,
+    partial_channels: int = 1,
 ) -> EdgeFactory:
-    """Edges that are choices between `operations`; `pool_norm` adds a batch norm after pools."""
+    """Edges that are choices between `operations`.
+
+    Args:
+        operations: Names, in the order of the logits.
+        norm: Batch norm of the candidates.
+        pool_norm: Adds a batch norm after pools.
+        partial_channels: One part of so many of the channels is searched (`nas.partial`); 1: all.
+    """
 
     def candidate(name: str, channels: int, stride: int) -> nn.Module:
         operation = build_operation(name, channels, stride, norm)
@@ -30,7 +42,11 @@ def supernet_edges(
         return nn.Sequential(operation, norm(channels)) if pool_norm and is_pool else operation
 
     def build(edge: Edge, channels: int, stride: int) -> nn.Module:
-        return Choice(edge.name, {name: candidate(name, channels, stride) for name in operations})
+        searched = channels // partial_channels
+        candidates = {name: candidate(name, searched, stride) for name in operations}
+        if partial_channels == 1:
+            return Choice(edge.name, candidates)
+        return PartialChoice(edge.name, candidates, parts=partial_channels, stride=stride)
 
     return build
 

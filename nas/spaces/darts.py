@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm
+from nas.partial import check_partial_channels
 from nas.pending import state_of
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.darts_genotype import check
@@ -157,6 +158,7 @@ class DARTS:
         norm: Batch norm inside the supernet's cells.
         pool_norm: Follow every candidate pool by a batch norm in the supernet, as the code of
             DARTS does and that of GDAS does not.
+        partial_channels: The supernet searches one part of so many of the channels; 1: all.
     """
 
     in_channels: int
@@ -169,14 +171,23 @@ class DARTS:
     operations: tuple[str, ...] = OPERATIONS
     norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
     pool_norm: bool = False
+    partial_channels: int = 1
 
     name = "darts"
     never_derived = frozenset({"none"})
     searched_cells: ClassVar[tuple[str, ...]] = (NORMAL, REDUCE)
 
+    def __post_init__(self) -> None:
+        check_partial_channels(self.partial_channels, self.channels)
+
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells of a kind."""
-        make_edge = supernet_edges(self.operations, self.norm, pool_norm=self.pool_norm)
+        make_edge = supernet_edges(
+            self.operations,
+            self.norm,
+            pool_norm=self.pool_norm,
+            partial_channels=self.partial_channels,
+        )
         return Network(self, make_edge, self.norm)
 
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
@@ -238,6 +249,7 @@ class GDASFixedReduction(DARTS):
     searched_cells: ClassVar[tuple[str, ...]] = (NORMAL,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # A reduction cell has twice the channels of those before it.
         multiple = FixedReduction.GROUPS // 2
         if self.channels % multiple:

@@ -15,6 +15,7 @@ from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
+from nas.partial import check_partial_channels
 from nas.pending import state_of, total
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, other_operations, parse_edges
@@ -133,6 +134,7 @@ class NASBench201:
         cells_per_stage: N, the cells in each of the three stages.
         nodes: Nodes of a cell, input and output included.
         reduction: What is between the stages: `residual` blocks as in the benchmark, or `pooling`.
+        partial_channels: The supernet searches one part of so many of the channels; 1: all.
         operations: The candidates, in the order of the logits.
         norm: Batch norm of the supernet; outside of its cells it is always affine.
     """
@@ -143,15 +145,21 @@ class NASBench201:
     cells_per_stage: int = 5
     nodes: int = 4
     reduction: str = "residual"
+    partial_channels: int = 1
     operations: tuple[str, ...] = OPERATIONS
     norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
 
     name = NAME
     never_derived = frozenset[str]()
 
+    def __post_init__(self) -> None:
+        check_partial_channels(self.partial_channels, self.channels)
+
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells."""
-        make_edge = supernet_edges(self.operations, self.norm)
+        make_edge = supernet_edges(
+            self.operations, self.norm, partial_channels=self.partial_channels
+        )
         # Running statistics of many architectures would fit none of them, here neither.
         return Network(self, self.nodes, make_edge, replace(self.norm, affine=True))
 

@@ -53,7 +53,7 @@ def retrain_config(*overrides: str) -> RetrainConfig:
 def test_no_file_is_forgotten_here() -> None:
     groups = {path.parent.name for path in YAML_FILES}
     assert groups == {"", "bilevel", "data", "derive", "experiment", "hydra", "sampler", "space"}
-    assert len(YAML_FILES) == 39
+    assert len(YAML_FILES) == 40
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,11 @@ def test_the_published_settings_are_those_of_the_papers() -> None:
     assert (drnas.weights.learning_rate, drnas.weights.final_learning_rate) == (0.025, 0.001)
     assert (drnas.weights.weight_decay, drnas.weights.nesterov) == (3e-4, False)
     assert (drnas.logits.weight_decay, drnas.bilevel.order) == (1e-3, "logits_first")
+    partial = search_config("experiment=pc_darts")
+    assert (partial.epochs, partial.warmup_epochs, partial.batch_size) == (50, 15, 256)
+    assert (partial.space.partial_channels, partial.space.pool_norm) == (4, True)
+    assert (partial.weights.learning_rate, partial.weights.final_learning_rate) == (0.1, 0.0)
+    assert (partial.logits.learning_rate, partial.weights.weight_decay) == (6e-4, 3e-4)
     retrain = retrain_config("experiment=retrain_darts_cifar10")
     assert (retrain.epochs, retrain.batch_size, retrain.data.cutout) == (600, 96, 16)
     assert (retrain.auxiliary_weight, retrain.drop_path) == (0.4, 0.2)
