@@ -9,8 +9,8 @@ import time
 from dataclasses import asdict
 
 from conf.app import Launch, launch
-from conf.build import build_bilevel, build_space, read_table, schedule_of
-from conf.schema import SearchConfig
+from conf.build import build_bilevel, build_space, finals_of, read_table, schedule_of
+from conf.schema import NetworkConfig, SearchConfig
 from nas.data import load_search_data
 from nas.derive import derive_argmax
 from nas.fused import accelerate
@@ -30,7 +30,8 @@ FREE = frozenset(
     | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
-    | {"derive.max_evaluations"}
+    | {"derive.max_evaluations", "derive.finalists", "derive.final_steps"}
+    | {f"derive.network.{name}" for name in NetworkConfig.__dataclass_fields__}
 )
 
 
@@ -91,6 +92,7 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
             max_evaluations=rule.max_evaluations,
             max_images=rule.max_images,
             seed=config.seed,
+            finals=finals_of(config),
         )
     return derive_argmax(run.space, run.supernet.probabilities()), run.validation_accuracy
 

@@ -20,6 +20,7 @@ from nas.ops import OPERATIONS, Norm
 from nas.optimizers import Updater
 from nas.samplers import SampleSource
 from nas.spaces import SPACES, SearchSpace, nasbench201
+from nas.training.finals import Finals
 from nas.training.retrain import Recipe
 from nas.training.run import autocast_for
 from nas.training.search import SearchSchedule
@@ -108,6 +109,21 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         evaluate_every_epochs=config.evaluate_every_epochs,
         checkpoint_every_steps=config.checkpoint_every_steps,
         pruning=dict(zip(config.pruning.epochs, config.pruning.keep, strict=True)),
+    )
+
+
+def finals_of(config: SearchConfig) -> Finals | None:
+    """The finals of a local search, where there are any."""
+    rule = config.derive
+    if rule.finalists == 0:
+        return None
+    return Finals(
+        num_finalists=rule.finalists,
+        steps=rule.final_steps,
+        sizes=sizes_of(rule.network),
+        weights=config.weights,
+        seed=config.seed,
+        channels_last=config.channels_last,
     )
 
 

@@ -154,6 +154,22 @@ class SampledConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class NetworkConfig:
+    """Sizes of the network that is trained; null is the default of the genotype's space."""
+
+    channels: int | None = None
+    cells: int | None = None  # darts, gdas_frc: all cells
+    cells_per_stage: int | None = None  # nasbench201
+    stem: str | None = None  # darts, gdas_frc: cifar or imagenet
+    stem_multiplier: int | None = None  # darts, gdas_frc
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):
+            if getattr(self, name) is not None:
+                _at_least("network", self, **{name: 1})
+
+
+@dataclass(kw_only=True, slots=True)
 class LocalSearchConfig(SampledConfig):
     """From genotypes drawn from the logits to the best by single changes, as the judges rank."""
 
@@ -161,10 +177,13 @@ class LocalSearchConfig(SampledConfig):
     judges: list[str] = field(default_factory=lambda: [VALIDATION])
     beam: int = 3  # the search ends when the neighbours of so many of the best have been judged
     max_evaluations: int = 500
+    finalists: int = 0  # so many of the best are trained alone, which counts as one judge more
+    final_steps: int = 200
+    network: NetworkConfig = field(default_factory=NetworkConfig)  # of the finalists
 
     def __post_init__(self) -> None:
         SampledConfig.__post_init__(self)
-        _at_least("derive", self, beam=1, max_evaluations=1)
+        _at_least("derive", self, beam=1, max_evaluations=1, finalists=0, final_steps=2)
         known = (VALIDATION, *SCORES)
         for name in self.judges:
             if name not in known:
@@ -305,22 +324,6 @@ class SearchConfig(RunConfig):
                 f"bilevel=second_order unrolls SGD, weights.name is {self.weights.name}: "
                 "set weights.name=sgd"
             )
-
-
-@dataclass(kw_only=True, slots=True)
-class NetworkConfig:
-    """Sizes of the network that is trained; null is the default of the genotype's space."""
-
-    channels: int | None = None
-    cells: int | None = None  # darts, gdas_frc: all cells
-    cells_per_stage: int | None = None  # nasbench201
-    stem: str | None = None  # darts, gdas_frc: cifar or imagenet
-    stem_multiplier: int | None = None  # darts, gdas_frc
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):
-            if getattr(self, name) is not None:
-                _at_least("network", self, **{name: 1})
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from nas.genotype import Genotype
 from nas.local_search import Judge, local_search
 from nas.monitor.console import Progress
 from nas.scores import TrainingFree
+from nas.training.finals import Finals, hold
 from nas.training.search import Search
 from nas.warm_start import warm_start
 
@@ -73,6 +74,7 @@ def by_local_search(
     max_evaluations: int,
     max_images: int | None,
     seed: int,
+    finals: Finals | None = None,
 ) -> tuple[Genotype, float]:
     """The best that a local search from genotypes drawn from the logits finds, and its accuracy.
 
@@ -84,6 +86,7 @@ def by_local_search(
         max_evaluations: Likewise.
         max_images: Validation images that a genotype is judged by; None for all.
         seed: Of the untrained networks.
+        finals: What is held between the best; None for nothing.
     """
     space, probabilities, allows = run.space, run.supernet.probabilities(), run.supernet.allows
     untrained = training_free(run, seed)
@@ -104,6 +107,9 @@ def by_local_search(
             max_evaluations=max_evaluations,
             on_evaluation=_Counter(progress),
         )
+    if finals is not None:
+        with Progress(min(finals.num_finalists, len(ranked)), unit="finalist") as progress:
+            ranked = hold(finals, run, ranked, _Counter(progress))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
     return genotype, run.evaluate(genotype)
 
