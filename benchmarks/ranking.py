@@ -37,7 +37,7 @@ from search import build
 Row = dict[str, object]
 
 
-def load_search(folder: Path) -> tuple[Search, SearchConfig]:
+def load_search(folder: Path) -> Search:
     """The search of a run folder, as it stood at its last checkpoint.
 
     Raises:
@@ -62,7 +62,7 @@ def load_search(folder: Path) -> tuple[Search, SearchConfig]:
         launched = Launch(Path(unused), "search", tuple(overrides), named, must_resume=False)
         run = build(config, launched)
     run.load_from(folder)
-    return run, config
+    return run
 
 
 def random_genotypes(
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         table = BenchmarkTable.read(options.table, options.epochs, options.column)
-        run, config = load_search(options.run)
+        run = load_search(options.run)
         rows = rank_genotypes(run, table, options.num, options.seed, options.images)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_table(rows)
     if options.output:
         settings = {"run": list(run.folder.overrides), "num": options.num, "seed": options.seed}
-        save(options.output, torch.device(config.device), settings, rows)
+        save(options.output, run.supernet.device, settings, rows)
     return 0
 
 

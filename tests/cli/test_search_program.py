@@ -58,6 +58,9 @@ def test_every_space_runs_with_every_sampler(
     assert Genotype.load(tmp_path / "run" / "genotype.json").space == space
 
 
+FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels=4")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -68,6 +71,7 @@ def test_every_space_runs_with_every_sampler(
         ("derive=sampled", "derive.num_samples=4", "derive.max_images=50"),
         ("warm_start.score=synflow", "warm_start.num_samples=10", "sampler=score_function"),
         ("derive=local_search", "derive.judges=[validation,naswot]", "derive.max_evaluations=20"),
+        ("derive=local_search", "derive.max_evaluations=9", *FINALS),
         ("precision=bf16",),
         ("channels_last=false", "deterministic=true"),
         ("warmup_epochs=1", "evaluate_every_epochs=2"),

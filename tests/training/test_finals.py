@@ -1,0 +1,136 @@
+"""The finals of a derivation, on a tiny search over digits."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY_SEARCH
+from torch import nn
+
+from benchmarks.ranking import correlations, load_search, random_genotypes
+from benchmarks.ranking import main as ranking
+from nas.genotype_text import genotype_text, parse_nasbench201
+from nas.local_search import Judged
+from nas.network import build_network
+from nas.optimizers import OptimizerSettings
+from nas.training.finals import Finals, hold, train
+from nas.training.search import Search
+
+FINALS = Finals(
+    num_finalists=2,
+    steps=3,
+    sizes={"channels": 4, "cells_per_stage": 1},
+    weights=OptimizerSettings(learning_rate=0.05),
+    seed=5,
+    channels_last=True,
+)
+CONVS = parse_nasbench201(
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+)
+SKIPS = parse_nasbench201("|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search."""
+    run = tmp_path_factory.mktemp("finals") / "run"
+    command = [sys.executable, "search.py", *TINY_SEARCH, "sampler=gdas", f"run_dir={run}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return run
+
+
+@pytest.fixture
+def search(folder: Path) -> Search:
+    return load_search(folder)
+
+
+def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> None:
+    torch.manual_seed(FINALS.seed)
+    network = build_network(CONVS, FINALS.sizes, in_channels=1, num_classes=10)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for images, labels in list(search.data.train.epoch(0))[:3]:
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    state = torch.get_rng_state()
+    found = train(FINALS, search, CONVS)
+    assert found == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)
+    assert torch.equal(state, torch.get_rng_state()) and found == train(FINALS, search, CONVS)
+
+
+def test_a_network_that_diverges_is_the_worst(search: Search) -> None:
+    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30), steps=8)
+    assert train(wild, search, CONVS) == math.inf
+
+
+def test_training_is_one_judge_more_among_the_finalists(search: Search) -> None:
+    calls: list[None] = []
+    ranked = [
+        Judged(SKIPS, (3.0,), 1.0),
+        Judged(CONVS, (2.0,), 0.5),
+        Judged(replace(CONVS, choices={**CONVS.choices, "cell/0->3": "none"}), (1.0,), 0.0),
+    ]
+    finals = replace(FINALS, steps=8)
+    found = hold(finals, search, ranked, lambda: calls.append(None))
+    assert len(found) == len(calls) == 2 and {len(j.values) for j in found} == {2}
+    by_genotype = {genotype_text(j.genotype): j for j in found}
+    loss = train(finals, search, SKIPS)
+    assert by_genotype[genotype_text(SKIPS)].values == (3.0, pytest.approx(-loss))
+    trained = [by_genotype[genotype_text(g)].values[1] for g in (SKIPS, CONVS)]
+    expected = [(1 + (trained[0] > trained[1])) / 2, (trained[1] > trained[0]) / 2]
+    assert [by_genotype[genotype_text(g)].standing for g in (SKIPS, CONVS)] == expected
+
+
+# The command that ranks real architectures by a finished search
+
+
+def test_a_loaded_search_is_the_one_that_was_saved(folder: Path, search: Search) -> None:
+    saved = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    assert torch.equal(search.supernet.logits, saved["logits"])
+    model = search.supernet.model.state_dict()
+    assert all(torch.equal(model[key], value) for key, value in saved["model"].items())
+    assert search.evaluate(CONVS) == search.evaluate(CONVS, 10_000)
+
+
+def test_random_genotypes_differ(search: Search) -> None:
+    found = random_genotypes(search.space, search.supernet.names, 300, seed=0)
+    assert len({genotype_text(g) for g in found}) == 300
+    again = random_genotypes(search.space, search.supernet.names, 300, seed=0)
+    assert [g.choices for g in found] == [g.choices for g in again]
+    counts = [sum(g.choices["cell/0->1"] == o for g in found) for o in search.space.operations]
+    assert min(counts) > 35
+
+
+def test_correlations() -> None:
+    accuracies = [90.0, 91.0, 92.0, 93.0, 94.0, 95.0]
+    assert correlations([0, 1, 2, 3, 4, 5], accuracies) == pytest.approx(
+        {"Spearman": 1, "Kendall": 1, "Spearman, better half": 1}
+    )
+    found = correlations([0, 1, 2, 5, 4, 3], accuracies)
+    assert found["Spearman, better half"] == pytest.approx(-1)
+    assert found["Kendall"] == pytest.approx((12 - 3) / 15)
+
+
+def test_the_ranking_command(
+    folder: Path,
+    search: Search,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, cells = tmp_path / "t.csv", random_genotypes(search.space, search.supernet.names, 20, 0)
+    lines = [f"{genotype_text(g)},{50 + number}" for number, g in enumerate(cells)]
+    table.write_text("\n".join(["architecture,cifar10_test", *lines]))
+    arguments = [str(folder), "--table", str(table), "--num", "20"]
+    assert ranking([*arguments, "--output", str(tmp_path / "r.json")]) == 0
+    assert "| validation and naswot" in capsys.readouterr().out
+    assert (tmp_path / "r.json").exists()
+    assert ranking([str(tmp_path), "--table", str(table)]) == 1
+    assert "has no checkpoint of a search" in capsys.readouterr().err
