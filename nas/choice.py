@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nas.kernels import inner_product
+from nas.kernels import element_sum, inner_product
 from nas.ops import Zero
 from nas.pending import Pending
 
@@ -33,17 +33,20 @@ class Choice(nn.Module):
         self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
         self._index = NOT_CONNECTED
         self._gate: Tensor | None = None
+        self._minus_sum = False
         self._weights: tuple[Tensor | None, ...] | None = None
 
-    def select(self, index: int, gate: Tensor | None = None) -> None:
+    def select(self, index: int, gate: Tensor | None = None, *, minus_sum: bool = False) -> None:
         """Decides for candidate `index`.
 
         Args:
             index: Position of the candidate; `NOT_CONNECTED` for none of them.
             gate: A scalar whose value is 1 and whose gradient will be the inner product
                 `<dL/dout, candidate(x)>`; None where no architecture gradient is wanted.
+            minus_sum: Its gradient is `<dL/dout, candidate(x)> - sum(dL/dout)` instead.
         """
         self._index, self._gate, self._weights = index, gate, None
+        self._minus_sum = minus_sum
 
     def mix(self, weights: tuple[Tensor | None, ...]) -> None:
         """Decides for the sum of all candidates, each times its scalar weight.
@@ -64,11 +67,17 @@ class Choice(nn.Module):
             return any(weight is not None and not is_zero for weight, is_zero in pairs)
         return self._index != NOT_CONNECTED and not self._is_zero[self._index]
 
+    @property
+    def silent_gate(self) -> Tensor | None:
+        """The gate of a `none`, whose gradient `-sum(dL/dout)` is wanted though nothing runs."""
+        is_none = self._index != NOT_CONNECTED and self._is_zero[self._index]
+        return self._gate if self._minus_sum and is_none else None
+
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is not None:
             return self._mixture(x, self._weights)
         out = self.candidates[self._index](x)
-        return out if self._gate is None else gated(out, self._gate)
+        return out if self._gate is None else gated(out, self._gate, minus_sum=self._minus_sum)
 
     def _mixture(self, x: Tensor, weights: tuple[Tensor | None, ...]) -> Tensor:
         terms = [
@@ -89,28 +98,41 @@ def connects(module: nn.Module) -> bool:
     return module.connects if isinstance(module, Choice) else not isinstance(module, Zero)
 
 
-def gated(out: Tensor, gate: Tensor) -> Tensor:
+def silent_gate(module: nn.Module) -> Tensor | None:
+    """The gate of a choice that took `none` and wants a gradient for it; else None."""
+    return module.silent_gate if isinstance(module, Choice) else None
+
+
+def gated(out: Tensor, gate: Tensor, *, minus_sum: bool = False) -> Tensor:
     """Returns `out` times a gate that is known to be 1, without the multiplication.
 
     Backward: `out` receives dL/dout as it is, the gate `<dL/dout, out>` (equation 7 of GDAS,
-    arXiv:1910.04465, for the sampled operation).
+    arXiv:1910.04465, for the sampled operation), with `minus_sum` less `sum(dL/dout)`.
     """
     if isinstance(out, Pending):
-        return out.gated(gate)  # type: ignore[return-value]
-    result: Tensor = _Gate.apply(out, gate)
+        return out.gated(gate, minus_sum)  # type: ignore[return-value]
+    result: Tensor = _Gate.apply(out, gate, minus_sum)
     return result
 
 
 class _Gate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, out: Tensor, gate: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, out: Tensor, gate: Tensor, minus_sum: bool
+    ) -> Tensor:
         ctx.save_for_backward(out)
+        ctx.minus_sum = minus_sum  # type: ignore[attr-defined]
         return out.view_as(out)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        wants_input, wants_gate = ctx.needs_input_grad  # type: ignore[attr-defined]
-        return grad if wants_input else None, inner_product(grad, out) if wants_gate else None
+        wants_input, wants_gate, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        grad_gate = None
+        if wants_gate:
+            grad_gate = inner_product(grad, out)
+            if ctx.minus_sum:  # type: ignore[attr-defined]
+                grad_gate = grad_gate - element_sum(grad)
+        return grad if wants_input else None, grad_gate, None

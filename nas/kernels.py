@@ -231,6 +231,11 @@ def inner_product(a: Tensor, b: Tensor) -> Tensor:
     return product if a.dtype == torch.float64 else product.float()
 
 
+def element_sum(a: Tensor) -> Tensor:
+    """The sum of all elements, a scalar: float64 for float64, else float32."""
+    return a.sum(dtype=torch.float64 if a.dtype == torch.float64 else torch.float32)
+
+
 def _compile(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
     with torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
         examples: list[Any] = [tensor.detach() for tensor in tensors]

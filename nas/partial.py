@@ -46,10 +46,15 @@ class PartialChoice(Choice):
         """Whether the edge is there: what passes by differs from zero whatever the option."""
         return self._weights is not None or self._index != NOT_CONNECTED
 
+    @property
+    def silent_gate(self) -> Tensor | None:
+        """None: the edge runs under `none`, too, and the gate hangs on its zeros."""
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         num_searched = x.shape[1] // self._parts
         passing: Tensor = self.bypass(x[:, num_searched:])
-        if super().connects:
+        if super().connects or super().silent_gate is not None:
             searched = value_of(super().forward(x[:, :num_searched]))
         else:
             searched = torch.zeros_like(passing[:, :num_searched])

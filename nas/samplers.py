@@ -5,7 +5,7 @@ host. Whether one path runs or all is stated by the sample itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,24 @@ def _gdas(logits: Tensor, temperature: float, generator: torch.Generator) -> Sam
     indices = gumbel_max(logits.detach(), noise)
     hard = nn.functional.one_hot(indices, logits.shape[-1]).to(logits.dtype)
     return Sample(straight_through(hard, relaxed), tuple(indices.tolist()))
+
+
+def _gdas_authors(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
+    """GDAS with the gradient of its authors' code for NAS-Bench-201 (xautodl, cell_searchs).
+
+    That code adds the weights of the operations that were not run, bare, to the output of an edge.
+    Since the weights sum to a constant, this amounts to a baseline: with `g = dL/dout`
+
+        dL/da_j = (<g, o_k(x)> - sum(g)) * y_k * (delta_jk - y_j) / t,
+
+    as if the operation's output were `o_k(x) - 1`. A sampled `none` gets `-sum(g)`; an edge into a
+    node that the output does not depend on gets 0. A node that only `none` enters is zeros, and the
+    edges that leave it run, as there; with `space.affine=true` the shift of their batch norms then
+    counts, which elsewhere here it does not.
+
+    Their code for the DARTS space has no baseline: `gdas`.
+    """
+    return replace(_gdas(logits, temperature, generator), minus_sum=True)
 
 
 def _gumbel_rao(logits: Tensor, temperature: float, generator: torch.Generator) -> Sample:
@@ -107,6 +125,7 @@ def _uniform(logits: Tensor, temperature: float, generator: torch.Generator) -> 
 
 
 SAMPLERS.register("gdas")(Sampler(_gdas))
+SAMPLERS.register("gdas_authors")(Sampler(_gdas_authors))
 SAMPLERS.register("gumbel_rao")(Sampler(_gumbel_rao))
 SAMPLERS.register("reinmax")(Sampler(_reinmax))
 SAMPLERS.register("score_function")(

@@ -24,10 +24,13 @@ class Sample:
             weight of exactly 0 is not run.
         indices: The option of each choice where one path runs (its weights are then one-hot), or
             `NOT_CONNECTED`; None where all candidates run.
+        minus_sum: On one path: `dL/dweights` of the sampled option is `<dL/dout, o_k(x)> -
+            sum(dL/dout)`, see `nas.samplers`, instead of the first term alone.
     """
 
     weights: Tensor
     indices: tuple[int, ...] | None
+    minus_sum: bool = False
 
 
 class Supernet:
@@ -160,14 +163,15 @@ class Supernet:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
             handle = torch.ones(len(self._modules), device=self.device, requires_grad=True)
-            self._select(sample.indices, handle.unbind())
+            self._select(sample.indices, handle.unbind(), sample.minus_sum)
         return self._run(images), handle
 
     def weights_gradient(self, sample: Sample, handle_gradient: Tensor | None) -> Tensor:
         """Brings `dL/dhandle` to the host as `dL/dweights`, `[N, K]`.
 
         On one path the entry of the sampled option is `<dL/dout, o_k(x)>`, summed over the
-        modules that share the choice; the other options were not run, theirs is 0.
+        modules that share the choice (less `sum(dL/dout)` where the sample says so); the other
+        options were not run, theirs is 0.
         None (no choice reached the loss) gives zeros.
         """
         gradient = torch.zeros_like(self.logits)
@@ -188,9 +192,12 @@ class Supernet:
                 choice.release()
         return output
 
-    def _select(self, indices: Sequence[int], gates: Sequence[Tensor] | None) -> None:
+    def _select(
+        self, indices: Sequence[int], gates: Sequence[Tensor] | None, minus_sum: bool = False
+    ) -> None:
         for position, (choice, row) in enumerate(zip(self._modules, self._rows, strict=True)):
-            choice.select(indices[row], None if gates is None else gates[position])
+            gate = None if gates is None else gates[position]
+            choice.select(indices[row], gate, minus_sum=minus_sum)
 
     def _mix(self, sample: Sample, weights: Tensor) -> None:
         """Mixes with `weights`, those of `sample` on the device."""

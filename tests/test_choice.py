@@ -67,6 +67,9 @@ def test_the_gate_is_an_identity_whose_gradient_is_the_inner_product(
     # In bf16 the product is rounded once, at the end.
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2**-8}[dtype]
     torch.testing.assert_close(gate.grad.double(), exact, atol=tolerance, rtol=tolerance)
+    (centred,) = torch.autograd.grad(gated(out, gate, minus_sum=True), gate, gradient)
+    expected = exact - gradient.double().sum()
+    torch.testing.assert_close(centred.double(), expected, atol=8 * tolerance, rtol=tolerance)
 
 
 @SETTINGS

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.kernels import ATenKernels, CompiledKernels, Kernels, Statistics, Term, Want, inner_product
+from nas.kernels import (
+    ATenKernels,
+    CompiledKernels,
+    Kernels,
+    Statistics,
+    Term,
+    Want,
+    element_sum,
+    inner_product,
+)
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=40)
 SIZE = (4, 3, 5, 6)
@@ -192,3 +201,9 @@ def test_inner_product_in_bf16_is_rounded_once() -> None:
     found = inner_product(a, a + b)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=0)
+
+
+def test_sums_of_bf16_are_made_in_float32() -> None:
+    ones = torch.ones(3, 5, 1001, dtype=torch.bfloat16)
+    assert element_sum(ones) == 15_015 and element_sum(ones).dtype == torch.float32
+    assert element_sum(ones.double()).dtype == torch.float64

@@ -36,17 +36,28 @@ def float64() -> Iterator[None]:
 
 
 class Reference:
-    """Runs a network as the code of GDAS and DARTS does, with weights by choice name."""
+    """Runs a network as the code of GDAS and DARTS does, with weights by choice name.
 
-    def __init__(self, weights: Mapping[str, Tensor], indices: Mapping[str, int] | None) -> None:
-        self.weights, self.indices = weights, indices
+    With `adds_weights` the weights of the operations that do not run are added to the output, as
+    the GDAS authors' code for NAS-Bench-201 does.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        indices: Mapping[str, int] | None,
+        adds_weights: bool = False,
+    ) -> None:
+        self.weights, self.indices, self.adds_weights = weights, indices, adds_weights
 
     def edge(self, choice: Choice, x: Tensor) -> Tensor:
         """On one path the sampled operation times its weight, else the sum over all of them."""
         weights = self.weights[choice.name]
         if self.indices is not None:
             index = self.indices[choice.name]
-            return weights[index] * choice.candidates[index](x)
+            out = weights[index] * choice.candidates[index](x)
+            others = [w for k, w in enumerate(weights) if k != index]
+            return sum(others, out) if self.adds_weights else out
         outputs = [candidate(x) for candidate in choice.candidates]
         return torch.stack([w * o for w, o in zip(weights, outputs, strict=False)]).sum(0)
 
@@ -109,13 +120,15 @@ def reference_gradient(
     logits = supernet.logits.detach().clone().requires_grad_()
     weights, index = reference_weights(logits, sampler, temperature, seed)
     indices = None if index is None else dict(zip(supernet.names, index, strict=True))
-    reference = Reference(dict(zip(supernet.names, weights, strict=True)), indices)
+    by_name = dict(zip(supernet.names, weights, strict=True))
+    reference = Reference(by_name, indices, adds_weights=sampler == "gdas_authors")
     outputs = reference.run(supernet.model, images)
     return outputs.detach(), torch.autograd.grad(loss_of(outputs, labels), logits)[0]
 
 
 @pytest.mark.parametrize(
-    ("sampler", "num_samples"), [("gdas", 5), ("gumbel_softmax", 1), ("softmax", 1)]
+    ("sampler", "num_samples"),
+    [("gdas", 5), ("gdas_authors", 20), ("gumbel_softmax", 1), ("softmax", 1)],
 )
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 @pytest.mark.usefixtures("float64")

@@ -58,10 +58,11 @@ def batch_on(device: torch.device) -> Batch:
     return torch.zeros(4, 3, 8, 8, device=device), torch.zeros(4, dtype=torch.long, device=device)
 
 
+@pytest.mark.parametrize("sampler", ["gdas", "gdas_authors"])
 @pytest.mark.parametrize("kernels", ["plain", "fused"])
 @pytest.mark.parametrize("space", SPACES)
-def test_an_alternating_step_copies_once(space: str, kernels: str) -> None:
-    learner = learner_on(META, space, kernels, "float32")
+def test_an_alternating_step_copies_once(space: str, kernels: str, sampler: str) -> None:
+    learner = learner_on(META, space, kernels, "float32", sampler)
     bilevel, data = Alternating(learner), batch_on(META)
     for step in range(5):
         with CopiesToHost() as copies:

@@ -4,17 +4,17 @@ A cell is written once for supernet and child network; they differ in the module
 factory puts on the edges.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import compress, groupby
 
 from torch import Tensor, nn
 
-from nas.choice import Choice, connects
+from nas.choice import Choice, connects, silent_gate
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
-from nas.pending import total
+from nas.pending import Pending, total
 
 EdgeFactory = Callable[[Edge, int, int], nn.Module | None]
 """Builds the module of an edge from (edge, channels, stride); None for no connection."""
@@ -90,31 +90,51 @@ class CellEdges(nn.ModuleDict):
         self._fixed = None if searched else self._find_live()
 
     def live(self) -> list[tuple[int, int, nn.Module]]:
-        """(source, target, module) of the edges that the output depends on, by target."""
+        """(source, target, module) of the edges that the output depends on, by target.
+
+        Where a `none` wants a gradient of its own (see `silent_gate`), all edges into nodes that
+        the output depends on, as in the GDAS authors' code: a node that nothing enters then is
+        zeros, and the edges that leave it run.
+        """
         pairs = self._find_live() if self._fixed is None else self._fixed
         return [(source, target, self[f"{source}_{target}"]) for source, target in pairs]
 
     def sources(self) -> frozenset[int]:
-        """The nodes that an edge which matters leaves."""
-        return frozenset(source for source, _, _ in self.live())
+        """The nodes that an edge which runs leaves."""
+        return frozenset(source for source, _, module in self.live() if connects(module))
 
-    def states(self, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def states(
+        self, inputs: Mapping[int, Tensor], zeros: Callable[[], Tensor]
+    ) -> dict[int, Tensor]:
         """The states `[B, C, H, W]` of the nodes: each the sum of the edges that enter it.
 
         Args:
             inputs: Those of the nodes that no edge enters.
+            zeros: Makes the state of another node where all edges that enter it are `none`.
 
         Returns:
             All nodes that something reaches, `inputs` among them.
         """
         states = dict(inputs)
         for target, entering in groupby(self.live(), key=lambda edge: edge[1]):
-            states[target] = total([edge(states[source]) for source, _, edge in entering])
+            summands: list[Tensor | Pending] = []
+            silent: list[Tensor] = []
+            for source, _, edge in entering:
+                gate = silent_gate(edge)
+                if gate is None:
+                    summands.append(edge(states[source]))
+                else:
+                    silent.append(gate)
+            states[target] = total(summands or [zeros()], silent)
         return states
 
     def _find_live(self) -> tuple[tuple[int, int], ...]:
-        connected = (connects(module) for module in self.values())
-        present = tuple(compress(self._pairs, connected))
+        present = tuple(compress(self._pairs, map(connects, self.values())))
+        gates = (silent_gate(module) is not None for module in self.values())
+        silent = frozenset(compress(self._pairs, gates))
+        if silent:
+            pairs = tuple(pair for pair in self._pairs if pair in silent or pair in present)
+            return edges_into_live_nodes(pairs, silent, self._outputs)
         return live_edges(present, self._inputs, self._outputs)
 
     def droppable_paths(self) -> list[nn.Module]:
@@ -150,4 +170,25 @@ def live_edges(
         if target in needed:
             needed.add(source)
             live.append((source, target))
+    return tuple(reversed(live))
+
+
+@lru_cache(maxsize=1 << 16)
+def edges_into_live_nodes(
+    pairs: tuple[tuple[int, int], ...], silent: Set[tuple[int, int]], outputs: frozenset[int]
+) -> tuple[tuple[int, int], ...]:
+    """Returns the `(source, target)` pairs whose target reaches an output.
+
+    Args:
+        pairs: Edges, ordered by target; sources are smaller than targets.
+        silent: Those that lead nowhere.
+        outputs: Nodes that the output is made of.
+    """
+    needed = set(outputs)
+    live = []
+    for source, target in reversed(pairs):
+        if target in needed:
+            live.append((source, target))
+            if (source, target) not in silent:
+                needed.add(source)
     return tuple(reversed(live))

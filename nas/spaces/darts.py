@@ -74,13 +74,12 @@ class Cell(nn.Module):
             states[0] = state_of(self.preprocess.input_0(before_last))
         if 1 in sources:
             states[1] = state_of(self.preprocess.input_1(last))
-        states = self.edges.states(states)
-        return torch.cat([self._node(states, node, last) for node in self._outputs], dim=1)
+        states = self.edges.states(states, lambda: self._zeros(last))
+        nodes = [states[n] if n in states else self._zeros(last) for n in self._outputs]
+        return torch.cat(nodes, dim=1)
 
-    def _node(self, states: Mapping[int, Tensor], node: int, last: Tensor) -> Tensor:
-        """The state of `node`; zeros where nothing reaches it."""
-        if node in states:
-            return states[node]
+    def _zeros(self, last: Tensor) -> Tensor:
+        """The state of a node that nothing reaches."""
         batch, _, height, width = last.shape
         size = (-(-height // self._stride), -(-width // self._stride))
         return last.new_zeros(batch, self._channels, *size)

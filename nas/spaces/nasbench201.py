@@ -45,7 +45,7 @@ class Cell(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        states = self.edges.states({0: state_of(x)})
+        states = self.edges.states({0: state_of(x)}, lambda: torch.zeros_like(x))
         # With every path cut the cell is the zero function.
         return states[self._output] if self._output in states else torch.zeros_like(x)
 

@@ -53,7 +53,7 @@ def retrain_config(*overrides: str) -> RetrainConfig:
 def test_no_file_is_forgotten_here() -> None:
     groups = {path.parent.name for path in YAML_FILES}
     assert groups == {"", "bilevel", "data", "derive", "experiment", "hydra", "sampler", "space"}
-    assert len(YAML_FILES) == 41
+    assert len(YAML_FILES) == 43
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,10 @@ def test_the_published_settings_are_those_of_the_papers() -> None:
     assert (gdas.weights.learning_rate, gdas.weights.final_learning_rate) == (0.025, 0.001)
     assert (gdas.weights.weight_decay, gdas.weights.nesterov) == (5e-4, True)
     assert (gdas.logits.learning_rate, gdas.logits.beta1, gdas.logits.beta2) == (3e-4, 0.5, 0.999)
+    authors = search_config("experiment=gdas_nasbench201_authors")
+    assert authors.sampler.name == "gdas_authors"
+    authors.sampler.name = gdas.sampler.name
+    assert authors == gdas, "nothing else differs"
     code, paper = (search_config(f"experiment=gdas_darts_{kind}") for kind in ("code", "paper"))
     assert (code.epochs, code.weights.weight_decay, code.sampler.temperature_end) == (
         250,
