@@ -295,7 +295,10 @@ def plot(rows: list[Row], whole: list[Row], path: Path) -> None:
     for (title, table), axes in zip(tables, grid, strict=True):
         for (key, label), axis in zip(labels.items(), axes, strict=True):
             _panel(axis, table, key)
-            axis.set(xlabel=label, xscale="log" if key == "noise" else "linear")
+            axis.set(xlabel=label)
+            if key == "noise":
+                axis.set_xscale("log", base=2)
+                axis.xaxis.set_major_formatter("{x:g}")
         axes[0].invert_yaxis()
         axes[0].set_title(title, loc="left")
     grid[0, 1].legend(title="training before", fontsize=8)

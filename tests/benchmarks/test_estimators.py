@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.estimators import MIXTURES, OneChoice, estimators, plot
 from benchmarks.one_choice import (
@@ -17,13 +17,16 @@ from benchmarks.one_choice import (
     running_means,
     summary,
 )
-from benchmarks.subjects import Setting, SupernetSteps, random_batch
+from benchmarks.subjects import WEIGHTS, Setting, SupernetSteps, random_batch
 from benchmarks.whole_update import Updates, figures, is_resolved, product_of_means, square_of_mean
 from nas.bilevel import Learner
-from nas.samplers import SAMPLERS
+from nas.choice import Choice
+from nas.ops import Zero
+from nas.optimizers import Updater
+from nas.samplers import SAMPLERS, SampleSource
 from nas.spaces import NASBench201
 from nas.spaces.nasbench201 import OPERATIONS
-from nas.supernet import Sample
+from nas.supernet import Sample, Supernet
 
 LOGITS = torch.tensor([0.4, -0.3, 0.0])
 LOSSES = torch.tensor([1.0, 3.0, 2.5], dtype=torch.float64)
@@ -168,6 +171,25 @@ def test_enumeration_is_the_supernet_itself() -> None:
     # Where one option has all of the weight, its own entry is its inner product.
     torch.testing.assert_close(case.mixed[0, 2], case.products[2], rtol=1e-3, atol=1e-5)
     assert case.mixed[1, 0] == 0 and case.mixed[1, 1:].all()
+
+
+def test_before_a_batch_norm_no_operation_has_an_inner_product() -> None:
+    """However much the loss needs it: larger outputs change nothing (docs/estimators.md)."""
+    torch.manual_seed(0)
+    images = torch.randn(16, 2, 4, 4)
+    labels = (images.mean((1, 2, 3)) > 0).long()
+    choice = Choice("edge", {"none": Zero(1), "skip": nn.Identity()})
+    head = nn.Sequential(nn.BatchNorm2d(2, eps=1e-9), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = nn.Linear(2, 2)
+    with torch.no_grad():
+        classifier.weight.copy_(4 * torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    supernet = Supernet(nn.Sequential(choice, head, classifier), generator())
+    updaters = [Updater(p, WEIGHTS) for p in (supernet.model.parameters(), [supernet.logits])]
+    source = SampleSource(supernet, SAMPLERS.get("gdas"), generator())
+    found = Learner(supernet, source, *updaters)
+    case = enumerate_choice(found, (images, labels), [0], 0, torch.tensor([[0.5, 0.5]]))
+    assert float(case.losses[1]) < 0.5 * float(case.losses[0])
+    assert abs(float(case.products[1])) < 1e-5
 
 
 def test_all_estimators_run_on_a_case() -> None:
