@@ -118,12 +118,15 @@ class Search(Loop):
         return sum(part.num_images for part in (*result.weights, *result.logits))
 
     def _figures(self) -> dict[str, float | str]:
-        return {
+        figures: dict[str, float | str] = {
             "loss": self.train.loss,
             "accuracy": self.train.accuracy,
-            "validation": self.validation.accuracy,
-            "temperature": self.source.temperature,
         }
+        if self._num_logits_steps:
+            figures["validation"] = self.validation.accuracy
+        if self.source.sampler.uses_temperature:
+            figures["temperature"] = self.source.temperature
+        return figures
 
     def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
         probabilities = self.supernet.probabilities()
@@ -148,11 +151,13 @@ class Search(Loop):
             scalars=metrics,
             is_last=self.is_last_epoch,
         )
-        return (
-            f"loss {self.train.loss:.3f}  accuracy {self.train.accuracy:.1f} %  "
-            f"validation {self.validation.accuracy:.1f} %  "
-            f"genotype {self.validation_accuracy:.1f} %  {text}"
-        )
+        accuracies = {
+            "accuracy": self.train.accuracy,
+            "validation": self.validation.accuracy,
+            "genotype": self.validation_accuracy,
+        }
+        shown = (f"{k} {v:.1f} %" for k, v in accuracies.items() if not math.isnan(v))
+        return "  ".join([f"loss {self.train.loss:.3f}", *shown, text])
 
     def _metrics(self, time: EpochTime) -> dict[str, float]:
         """The figures of the epoch by name; see `nas.monitor.metrics` for what each means."""
