@@ -1,5 +1,6 @@
 """`search.py` as a user runs it: results, every part of the configuration, bad input."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -90,6 +91,19 @@ def test_every_setting_can_be_used(
 ) -> None:
     code, output = run_program("search", *TINY_SEARCH, *overrides, f"run_dir={tmp_path}/run")
     assert code == 0, output
+
+
+def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    judged = ("derive=local_search", "derive.judges=[parameters,naswot]", *FINALS)
+    code, output = run_program("search", *TINY_SEARCH, *judged, f"run_dir={run}")
+    assert code == 0, output
+    with (run / "candidates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["architecture", "standing", "parameters", "naswot", "training"]
+    assert len(rows) == 2 and float(rows[0]["standing"]) >= float(rows[1]["standing"])
+    assert rows[0]["architecture"] == json.loads((run / "summary.json").read_text())["genotype"]
+    assert float(rows[0]["training"]) < 0
 
 
 def test_the_same_seed_finds_the_same_and_another_does_not(
