@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import NetworkConfig, RetrainConfig, SearchConfig
+from nas.baseline import RunningMean
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import (
     Alternating,
@@ -73,6 +74,7 @@ def read_table(config: SearchConfig) -> BenchmarkTable | None:
 def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | SingleLevel:
     """The bilevel optimiser with its two updaters."""
     supernet, bilevel = source.supernet, config.bilevel
+    has_baseline = getattr(bilevel, "baseline", "none") == "running_mean"
     drawn = {"uniform": source.uniform, "fair": source.fair}
     learner = Learner(
         supernet=supernet,
@@ -81,6 +83,7 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
         logits=Updater([supernet.logits], config.logits),
         draw_for_weights=drawn.get(getattr(bilevel, "weight_samples", "sampler")),
         autocast=autocast_for(config.precision, supernet.device),
+        baseline=RunningMean(source) if has_baseline else None,
     )
     if bilevel.name == "single_level":
         return SingleLevel(learner)

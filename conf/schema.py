@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from nas.baseline import BASELINES
 from nas.bilevel import ORDERS
 from nas.data import DataSettings
 from nas.errors import unknown_name
@@ -107,10 +108,13 @@ class FirstOrderConfig:
     logits_steps: int = 1
     logits_samples: int | None = None  # averaged in an update; null: as the sampler needs
     weight_samples: str = "sampler"  # or uniform; fair: each operation once in every update
+    baseline: str = "none"  # or running_mean, of the inner products that train the logits
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(unknown_name("order", self.order, ORDERS, "bilevel.order"))
+        if self.baseline not in BASELINES:
+            raise ValueError(unknown_name("baseline", self.baseline, BASELINES, "bilevel.baseline"))
         if self.weight_samples not in WEIGHT_SAMPLES:
             key = "bilevel.weight_samples"
             raise ValueError(unknown_name("samples", self.weight_samples, WEIGHT_SAMPLES, key))
@@ -318,6 +322,13 @@ class SearchConfig(RunConfig):
                 raise ValueError(
                     f"sampler={self.sampler.name} compares the losses of several samples: set "
                     "bilevel=first_order, and bilevel.logits_samples to null or at least 2"
+                )
+        if getattr(self.bilevel, "baseline", "none") != "none":
+            sampler = SAMPLERS.get(self.sampler.name)
+            if not (sampler.learns and sampler.one_path) or sampler.learns_from_losses:
+                raise ValueError(
+                    f"bilevel.baseline is {self.bilevel.baseline}: it is for inner products of one "
+                    f"path, which sampler={self.sampler.name} does not learn from; set it to none"
                 )
         if self.bilevel.name == "second_order" and self.weights.name != "sgd":
             raise ValueError(

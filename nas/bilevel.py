@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from nas.baseline import RunningMean
 from nas.finite import check_finite
 from nas.optimizers import Updater
 from nas.supernet import Sample, Supernet
@@ -52,6 +53,7 @@ class Learner:
         draw_for_weights: Draws the samples of one weight update; by default one from `draw`.
         autocast: Makes the context of forward passes (bf16 autocast or nothing).
         loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
+        baseline: Takes the mean inner product out of the noise of the logits' gradient.
     """
 
     supernet: Supernet
@@ -61,6 +63,7 @@ class Learner:
     draw_for_weights: Callable[[], Sequence[Sample]] | None = None
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
+    baseline: RunningMean | None = None
 
     def weights_loss(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
         """Runs the sampled child network, without any architecture gradient."""
@@ -112,12 +115,18 @@ class Learner:
         """
         if not samples[0].weights.requires_grad:
             return 0.0
+        baseline = self.baseline
         for sample, gradient in zip(samples, gradients, strict=True):
-            sample.weights.backward(gradient / len(samples))
+            centred = gradient if baseline is None else baseline.centred(sample, gradient)
+            sample.weights.backward(centred / len(samples))
+        if baseline is not None:
+            baseline.expectation().backward()
         norm = float(
             nn.utils.get_total_norm([p.grad for p in self.logits.parameters if p.grad is not None])
         )
         check_finite(norm, "gradient norm of the logits")
+        if baseline is not None:
+            baseline.add(samples, gradients)  # after their use: it must not know of them
         self.logits.step()
         return norm
 

@@ -35,6 +35,7 @@ class Sampler:
         learns_from_losses: Its gradient is that of log p, to be weighted with the losses of whole
             architectures (`nas.bilevel.score_function_gradient`), not with inner products.
         samples_an_update: How many an update of the logits averages, if nothing else is said.
+        one_path: Whether one operation a choice runs, or all of them.
     """
 
     draw: Draw
@@ -42,6 +43,7 @@ class Sampler:
     uses_temperature: bool = True
     learns_from_losses: bool = False
     samples_an_update: int = 1
+    one_path: bool = True
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler")
@@ -131,9 +133,9 @@ SAMPLERS.register("reinmax")(Sampler(_reinmax))
 SAMPLERS.register("score_function")(
     Sampler(_score_function, uses_temperature=False, learns_from_losses=True, samples_an_update=4)
 )
-SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax))
-SAMPLERS.register("dirichlet")(Sampler(_dirichlet, uses_temperature=False))
-SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False))
+SAMPLERS.register("gumbel_softmax")(Sampler(_gumbel_softmax, one_path=False))
+SAMPLERS.register("dirichlet")(Sampler(_dirichlet, uses_temperature=False, one_path=False))
+SAMPLERS.register("softmax")(Sampler(_softmax, uses_temperature=False, one_path=False))
 SAMPLERS.register("uniform")(Sampler(_uniform, learns=False, uses_temperature=False))
 
 

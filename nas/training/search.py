@@ -212,6 +212,9 @@ class Search(Loop):
             "validation": self.validation.state_dict(),
             "validation_accuracy": self.validation_accuracy,
             "counts": self._counts,
+            "baseline": None
+            if self.learner.baseline is None
+            else self.learner.baseline.state_dict(),
             "gradient_norm_sum": self._gradient_norm_sum,
             "num_logits_steps": self._num_logits_steps,
         }
@@ -229,6 +232,8 @@ class Search(Loop):
         self.validation.load_state_dict(state["validation"], device)
         self.validation_accuracy = state["validation_accuracy"]
         self._counts.copy_(state["counts"])
+        if self.learner.baseline is not None:
+            self.learner.baseline.load_state_dict(state["baseline"])
         self._gradient_norm_sum = state["gradient_norm_sum"]
         self._num_logits_steps = state["num_logits_steps"]
         checkpoint.set_rng_state(state["rng"], self.source.generator)

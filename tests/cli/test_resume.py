@@ -117,6 +117,29 @@ def test_a_pruned_search_goes_on_to_the_bit(
     assert _metrics(whole) == _metrics(cut)
 
 
+def test_the_running_mean_goes_on_to_the_bit(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*TINY_SEARCH, "bilevel.baseline=running_mean")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    train_step = Search._train_step
+
+    def stopping(search: Search, batch: Batch) -> int:
+        if search.step + 1 == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(search, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_train_step", stopping)
+        assert run_program("search", *settings, f"run_dir={cut}")[0] == 128 + signal.SIGTERM
+    code, output = run_program("search", f"run_dir={cut}", "resume=true")
+    assert code == 0, output
+    final = _state(whole)
+    assert isinstance(final["baseline"], dict) and final["baseline"]["sums"].any()
+    _same(final, _state(cut))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_search_says_so_and_how_to_go_on(
     run_program: Run, tmp_path: Path, number: signal.Signals
