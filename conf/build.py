@@ -109,6 +109,10 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         evaluate_every_epochs=config.evaluate_every_epochs,
         checkpoint_every_steps=config.checkpoint_every_steps,
         pruning=dict(zip(config.pruning.epochs, config.pruning.keep, strict=True)),
+        # Elsewhere the cells have none, and those of the stem depend on no architecture.
+        recalibration_batches=(
+            config.recalibration_batches if config.space.track_running_stats else 0
+        ),
     )
 
 
