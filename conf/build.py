@@ -77,7 +77,9 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
     learner = Learner(
         supernet=supernet,
         draw=source,
-        weights=Updater(supernet.model.parameters(), config.weights),
+        weights=Updater(
+            supernet.model.parameters(), config.weights, update_unsampled=config.update_unsampled
+        ),
         logits=Updater([supernet.logits], config.logits),
         draw_for_weights=drawn.get(getattr(bilevel, "weight_samples", "sampler")),
         autocast=autocast_for(config.precision, supernet.device),

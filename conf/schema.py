@@ -291,6 +291,7 @@ class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
     warmup_epochs: int = 0  # only the weights are trained in these
+    update_unsampled: bool = False  # decay and momentum also for operations that were not sampled
     recalibration_batches: int = 10  # for space.track_running_stats, before a genotype is scored
     kernels: str = "auto"  # plain, fused or compiled; auto: fused on a CPU, plain on a GPU
     space: Any = MISSING

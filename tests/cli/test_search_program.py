@@ -78,6 +78,7 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
         ("space.affine=true", "space.track_running_stats=true"),
         ("space.track_running_stats=true", "recalibration_batches=2", "derive=sampled"),
+        ("update_unsampled=true", "bilevel=second_order"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
         ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
         ("space.partial_channels=2", "kernels=plain"),
