@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
@@ -15,8 +17,10 @@ from nas.genotype_text import genotype_text
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
+from nas.recalibration import buffers_restored, recalibrate
 from nas.samplers import SampleSource, linear_temperature
 from nas.spaces import SearchSpace
+from nas.supernet import Sample
 from nas.training import checkpoint
 from nas.training.loop import Loop, RunFolder
 from nas.training.run import EpochTime, Meter
@@ -37,6 +41,8 @@ class SearchSchedule:
             always after the last epoch.
         checkpoint_every_steps: Checkpoints within an epoch; 0 for only at the end of each.
         pruning: How many options each choice keeps, by the number of epochs done before it.
+        recalibration_batches: Training batches from which the running statistics of an architecture
+            are estimated before it is scored; 0 takes those that the training has left.
     """
 
     epochs: int
@@ -46,6 +52,7 @@ class SearchSchedule:
     evaluate_every_epochs: int = 1
     checkpoint_every_steps: int = 0
     pruning: Mapping[int, int] = field(default_factory=dict)
+    recalibration_batches: int = 0
 
 
 class Search(Loop):
@@ -183,15 +190,22 @@ class Search(Loop):
 
         `max_images` cuts it short: so many images, rounded up to whole batches.
         """
-        sample = self.supernet.fixed(genotype.choices)
-        meter = Meter()
-        self.supernet.model.eval()
-        with torch.no_grad():
+        return self.evaluate_sample(self.supernet.fixed(genotype.choices), max_images)
+
+    def evaluate_sample(self, sample: Sample, max_images: int | None = None) -> float:
+        """The same of what `sample` decides. Training goes on as if it had not been asked."""
+        meter, model = Meter(), self.supernet.model
+        num_batches = self.schedule.recalibration_batches
+        with torch.no_grad(), buffers_restored(model) if num_batches else nullcontext():
+            if num_batches:
+                batches = islice(self.data.train.epoch(0), num_batches)
+                recalibrate(model, lambda batch: self.learner.weights_loss(batch, sample), batches)
+            model.eval()
             for batch in self.data.validation_eval.epoch(0):
                 meter.add(self.learner.weights_loss(batch, sample)[1])
                 if max_images is not None and meter.num_images >= max_images:
                     break
-        self.supernet.model.train()
+        model.train()
         return meter.accuracy
 
     def _reset_epoch(self) -> None:
