@@ -27,6 +27,7 @@ from nas.training.search import Search
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
     {"run_dir", "resume", "device", "kernels", "evaluate_every_epochs", "checkpoint_every_steps"}
+    | {"recalibration_batches"}
     | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}

@@ -55,9 +55,13 @@ def run(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
         chosen = [*METHODS[method], f"seed={seed}", f"run_dir={folder}", *overrides]
         command = [sys.executable, "search.py", "experiment=nasbench201_cpu", *chosen]
         print(f"{method}, seed {seed}: {' '.join(command[1:])}", flush=True)
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if _exit_code(command):
             raise UserError(f"{method}, seed {seed} failed; see {folder}")
     return folder
+
+
+def _exit_code(command: Sequence[str]) -> int:
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def outcome(folder: Path, table: BenchmarkTable, num_ranked: int) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
     learner = Learner(
         supernet=supernet,
         draw=source,
-        weights=Updater(supernet.model.parameters(), config.weights),
+        weights=Updater(
+            supernet.model.parameters(), config.weights, update_unsampled=config.update_unsampled
+        ),
         logits=Updater([supernet.logits], config.logits),
         draw_for_weights=drawn.get(getattr(bilevel, "weight_samples", "sampler")),
         autocast=autocast_for(config.precision, supernet.device),
@@ -112,6 +114,10 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         evaluate_every_epochs=config.evaluate_every_epochs,
         checkpoint_every_steps=config.checkpoint_every_steps,
         pruning=dict(zip(config.pruning.epochs, config.pruning.keep, strict=True)),
+        # Elsewhere the cells have none, and those of the stem depend on no architecture.
+        recalibration_batches=(
+            config.recalibration_batches if config.space.track_running_stats else 0
+        ),
     )
 
 

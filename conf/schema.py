@@ -295,6 +295,8 @@ class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
     warmup_epochs: int = 0  # only the weights are trained in these
+    update_unsampled: bool = False  # decay and momentum also for operations that were not sampled
+    recalibration_batches: int = 10  # for space.track_running_stats, before a genotype is scored
     kernels: str = "auto"  # plain, fused or compiled; auto: fused on a CPU, plain on a GPU
     space: Any = MISSING
     sampler: Any = MISSING
@@ -307,7 +309,7 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        _at_least("", self, batch_size=2, warmup_epochs=0)
+        _at_least("", self, batch_size=2, warmup_epochs=0, recalibration_batches=0)
         if self.kernels not in KERNELS:
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")

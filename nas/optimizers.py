@@ -93,12 +93,21 @@ class Updater:
     """An optimiser with its clipping: `step` updates the parameters that have a gradient.
 
     Parameters without one (operations that were not sampled) are left alone altogether: no
-    momentum moves them and no weight decay shrinks them.
+    momentum moves them and no weight decay shrinks them. With `update_unsampled` they are updated
+    as if their gradient were zero, as by code for PyTorch before 2.0, whose `zero_grad` left zeros
+    (there not before the first time that an operation was sampled).
     """
 
-    def __init__(self, parameters: Iterable[Tensor], settings: OptimizerSettings) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        settings: OptimizerSettings,
+        *,
+        update_unsampled: bool = False,
+    ) -> None:
         self.parameters = list(parameters)
         self.settings = settings
+        self._update_unsampled = update_unsampled
         self.optimizer = _build(self.parameters, settings)
 
     def set_epoch(self, epoch: int, epochs: int) -> float:
@@ -121,6 +130,10 @@ class Updater:
         """Clips the gradients, updates, and sets the gradients to None."""
         if self.settings.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        if self._update_unsampled:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.zero_grad()
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nas.bilevel import Batch, BatchResult, Learner
 from nas.errors import UserError
 from nas.optimizers import Updater
+from nas.recalibration import buffers_restored
 from nas.supernet import Sample
 
 
@@ -53,7 +54,7 @@ class SecondOrder:
         if learner.weights.settings.name != "sgd":
             raise UserError("bilevel=second_order unrolls SGD: set weights.name to sgd")
         model = learner.supernet.model
-        with _buffers_restored(model):
+        with buffers_restored(model):
             gradients = _weight_gradients(learner, sample, train)
             with _moved(_unrolled_step(learner.weights, gradients)):
                 loss, handle, result = learner.logits_loss(validation, sample)
@@ -154,15 +155,3 @@ def _moved(moves: dict[Tensor, Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for parameter, value in saved.items():
                 parameter.copy_(value)
-
-
-@contextmanager
-def _buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Puts the buffers (running statistics) back: only real steps may move them."""
-    saved = [buffer.clone() for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), saved, strict=True):
-                buffer.copy_(value)

@@ -103,6 +103,13 @@ def test_set_epoch_sets_the_rate_of_the_optimiser() -> None:
 # Updates
 
 
+def torch_optimizer(name: str, tensors: list[Tensor]) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(tensors, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(tensors, lr=0.1, betas=(0.5, 0.999), weight_decay=0.01)
+
+
 @pytest.mark.parametrize("limit", [0.0, 0.5, 3.0, 1e6])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_an_update_is_that_of_torch_with_its_clipping(name: str, limit: float) -> None:
@@ -111,13 +118,7 @@ def test_an_update_is_that_of_torch_with_its_clipping(name: str, limit: float) -
         name=name, learning_rate=0.1, weight_decay=0.01, clip_norm=limit, beta1=0.5, nesterov=True
     )
     updater = Updater(found, chosen)
-    if name == "sgd":
-        other: torch.optim.Optimizer = torch.optim.SGD(
-            expected, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
-        )
-    else:
-        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-        other = kind(expected, lr=0.1, betas=(0.5, 0.999), weight_decay=0.01)
+    other = torch_optimizer(name, expected)
     for scale in (1.0, 0.1, 5.0):
         set_gradients(found, scale)
         set_gradients(expected, scale)
@@ -167,6 +168,41 @@ def test_parameters_without_a_gradient_are_left_alone(name: str) -> None:
     assert torch.equal(found[1], before) and state
     for key, value in state.items():
         assert torch.equal(torch.as_tensor(updater.optimizer.state[found[1]][key]), value)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_unsampled_parameters_can_be_updated_as_by_zero_gradients(name: str, limit: float) -> None:
+    found, expected = parameters(), parameters()
+    chosen = OptimizerSettings(
+        name=name, learning_rate=0.1, weight_decay=0.01, clip_norm=limit, beta1=0.5, nesterov=True
+    )
+    updater = Updater(found, chosen, update_unsampled=True)
+    other = torch_optimizer(name, expected)
+    # The second is sampled once, so momentum goes on; the third never is: decay alone.
+    for sampled in ([0, 1], [0], [0], []):
+        for tensor in expected:
+            tensor.grad = torch.zeros_like(tensor)
+        set_gradients([found[i] for i in sampled])
+        set_gradients([expected[i] for i in sampled])
+        if limit > 0:
+            torch.nn.utils.clip_grad_norm_(expected, limit)
+        before = [p.detach().clone() for p in found]
+        updater.step()
+        other.step()
+        for a, b, was in zip(found, expected, before, strict=True):
+            assert torch.equal(a, b) and not torch.equal(a, was)
+            assert a.grad is None
+
+
+def test_without_decay_or_momentum_unsampled_parameters_stay() -> None:
+    found = parameters()
+    chosen = OptimizerSettings(weight_decay=0.0, momentum=0.0)
+    before = found[1].detach().clone()
+    updater = Updater(found, chosen, update_unsampled=True)
+    set_gradients([found[0]])
+    updater.step()
+    assert torch.equal(found[1], before)
 
 
 # Checks

@@ -1,11 +1,15 @@
 """What a search asks of genotypes: untrained before its first step, by its supernet at the end."""
 
+import csv
+import io
 from collections.abc import Sequence
 from functools import partial
 
 from nas.derive import derive_sampled, draw_genotype, with_confidence
+from nas.files import replace_text
 from nas.genotype import Genotype
-from nas.local_search import Judge, local_search
+from nas.genotype_text import genotype_text
+from nas.local_search import Judge, Judged, local_search
 from nas.monitor.console import Progress
 from nas.scores import TrainingFree
 from nas.training.finals import Finals, hold
@@ -14,6 +18,11 @@ from nas.warm_start import warm_start
 
 VALIDATION = "validation"
 """The judge that asks the supernet for the accuracy on the validation half."""
+
+TRAINING = "training"
+"""The judge of the finals: minus the loss of a short training."""
+
+CANDIDATES = "candidates.csv"
 
 NUM_SCORED = 64
 """Images that a training-free score sees."""
@@ -78,6 +87,8 @@ def by_local_search(
 ) -> tuple[Genotype, float]:
     """The best that a local search from genotypes drawn from the logits finds, and its accuracy.
 
+    Writes `candidates.csv`: the genotypes that were judged, best first, with what each judge said.
+
     Args:
         run: The finished search.
         judges: Names of training-free scores, and `validation`.
@@ -110,8 +121,21 @@ def by_local_search(
     if finals is not None:
         with Progress(min(finals.num_finalists, len(ranked)), unit="finalist") as progress:
             ranked = hold(finals, run, ranked, _Counter(progress))
+    columns = [*judges, *([] if finals is None else [TRAINING])]
+    replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
     return genotype, run.evaluate(genotype)
+
+
+def candidates_csv(ranked: Sequence[Judged], judges: Sequence[str]) -> str:
+    """The genotypes as text with their standing and the value of each judge."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["architecture", "standing", *judges])
+    for judged in ranked:
+        values = (f"{value:.6g}" for value in (judged.standing, *judged.values))
+        writer.writerow([genotype_text(judged.genotype), *values])
+    return text.getvalue()
 
 
 class _Counter:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
@@ -15,8 +17,10 @@ from nas.genotype_text import genotype_text
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
+from nas.recalibration import buffers_restored, recalibrate
 from nas.samplers import SampleSource, linear_temperature
 from nas.spaces import SearchSpace
+from nas.supernet import Sample
 from nas.training import checkpoint
 from nas.training.loop import Loop, RunFolder
 from nas.training.run import EpochTime, Meter
@@ -37,6 +41,8 @@ class SearchSchedule:
             always after the last epoch.
         checkpoint_every_steps: Checkpoints within an epoch; 0 for only at the end of each.
         pruning: How many options each choice keeps, by the number of epochs done before it.
+        recalibration_batches: Training batches from which the running statistics of an architecture
+            are estimated before it is scored; 0 takes those that the training has left.
     """
 
     epochs: int
@@ -46,6 +52,7 @@ class SearchSchedule:
     evaluate_every_epochs: int = 1
     checkpoint_every_steps: int = 0
     pruning: Mapping[int, int] = field(default_factory=dict)
+    recalibration_batches: int = 0
 
 
 class Search(Loop):
@@ -118,12 +125,15 @@ class Search(Loop):
         return sum(part.num_images for part in (*result.weights, *result.logits))
 
     def _figures(self) -> dict[str, float | str]:
-        return {
+        figures: dict[str, float | str] = {
             "loss": self.train.loss,
             "accuracy": self.train.accuracy,
-            "validation": self.validation.accuracy,
-            "temperature": self.source.temperature,
         }
+        if self._num_logits_steps:
+            figures["validation"] = self.validation.accuracy
+        if self.source.sampler.uses_temperature:
+            figures["temperature"] = self.source.temperature
+        return figures
 
     def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
         probabilities = self.supernet.probabilities()
@@ -148,11 +158,13 @@ class Search(Loop):
             scalars=metrics,
             is_last=self.is_last_epoch,
         )
-        return (
-            f"loss {self.train.loss:.3f}  accuracy {self.train.accuracy:.1f} %  "
-            f"validation {self.validation.accuracy:.1f} %  "
-            f"genotype {self.validation_accuracy:.1f} %  {text}"
-        )
+        accuracies = {
+            "accuracy": self.train.accuracy,
+            "validation": self.validation.accuracy,
+            "genotype": self.validation_accuracy,
+        }
+        shown = (f"{k} {v:.1f} %" for k, v in accuracies.items() if not math.isnan(v))
+        return "  ".join([f"loss {self.train.loss:.3f}", *shown, text])
 
     def _metrics(self, time: EpochTime) -> dict[str, float]:
         """The figures of the epoch by name; see `nas.monitor.metrics` for what each means."""
@@ -178,15 +190,22 @@ class Search(Loop):
 
         `max_images` cuts it short: so many images, rounded up to whole batches.
         """
-        sample = self.supernet.fixed(genotype.choices)
-        meter = Meter()
-        self.supernet.model.eval()
-        with torch.no_grad():
+        return self.evaluate_sample(self.supernet.fixed(genotype.choices), max_images)
+
+    def evaluate_sample(self, sample: Sample, max_images: int | None = None) -> float:
+        """The same of what `sample` decides. Training goes on as if it had not been asked."""
+        meter, model = Meter(), self.supernet.model
+        num_batches = self.schedule.recalibration_batches
+        with torch.no_grad(), buffers_restored(model) if num_batches else nullcontext():
+            if num_batches:
+                batches = islice(self.data.train.epoch(0), num_batches)
+                recalibrate(model, lambda batch: self.learner.weights_loss(batch, sample), batches)
+            model.eval()
             for batch in self.data.validation_eval.epoch(0):
                 meter.add(self.learner.weights_loss(batch, sample)[1])
                 if max_images is not None and meter.num_images >= max_images:
                     break
-        self.supernet.model.train()
+        model.train()
         return meter.accuracy
 
     def _reset_epoch(self) -> None:

@@ -1,5 +1,6 @@
 """`search.py` as a user runs it: results, every part of the configuration, bad input."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -78,6 +79,8 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("channels_last=false", "deterministic=true"),
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
         ("space.affine=true", "space.track_running_stats=true"),
+        ("space.track_running_stats=true", "recalibration_batches=2", "derive=sampled"),
+        ("update_unsampled=true", "bilevel=second_order"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
         ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
         ("space.partial_channels=2", "kernels=plain"),
@@ -92,6 +95,19 @@ def test_every_setting_can_be_used(
 ) -> None:
     code, output = run_program("search", *TINY_SEARCH, *overrides, f"run_dir={tmp_path}/run")
     assert code == 0, output
+
+
+def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    judged = ("derive=local_search", "derive.judges=[parameters,naswot]", *FINALS)
+    code, output = run_program("search", *TINY_SEARCH, *judged, f"run_dir={run}")
+    assert code == 0, output
+    with (run / "candidates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["architecture", "standing", "parameters", "naswot", "training"]
+    assert len(rows) == 2 and float(rows[0]["standing"]) >= float(rows[1]["standing"])
+    assert rows[0]["architecture"] == json.loads((run / "summary.json").read_text())["genotype"]
+    assert float(rows[0]["training"]) < 0
 
 
 def test_the_same_seed_finds_the_same_and_another_does_not(
@@ -197,6 +213,7 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("+foo=1",), r"settings cannot be added: \+foo=1"),
         (("epochs=abc",), r"epochs: Value 'abc' .* Integer"),
         (("epochs=0",), r"epochs is 0: must be at least 1"),
+        (("recalibration_batches=-1",), r"recalibration_batches is -1: must be at least 0"),
         (("epochs==3",), r"epochs==3"),
         (("batch_size=5000",), r"batch_size is 5000, but there are only \d+ training images"),
         (("device=cuda:7",), r"device is 'cuda:7', but"),

@@ -1,0 +1,28 @@
+"""A search as the entry point builds it, in this process, from overrides."""
+
+from pathlib import Path
+
+import hydra
+from conftest import TINY_SEARCH
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from conf.app import CONF_DIR, Launch
+from conf.schema import SearchConfig, register_schemas
+from nas.training.search import Search
+from search import build
+
+
+def make_config(*overrides: str) -> SearchConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = hydra.compose("search", [*TINY_SEARCH, *overrides, "run_dir=unused"])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, SearchConfig)
+    return config
+
+
+def make_search(run_dir: Path, *overrides: str) -> Search:
+    """A tiny search that has not begun."""
+    return build(make_config(*overrides), Launch(run_dir, "search", (), {}, must_resume=False))
