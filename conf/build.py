@@ -118,6 +118,7 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         recalibration_batches=(
             config.recalibration_batches if config.space.track_running_stats else 0
         ),
+        collapse=config.collapse,
     )
 
 

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 
 from nas.baseline import BASELINES
 from nas.bilevel import ORDERS
+from nas.collapse import CollapseSettings
 from nas.data import DataSettings
 from nas.errors import unknown_name
 from nas.fused import KERNELS
@@ -305,6 +306,7 @@ class SearchConfig(RunConfig):
     logits: OptimizerSettings = MISSING  # type: ignore[assignment]
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    collapse: CollapseSettings = field(default_factory=CollapseSettings)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:
@@ -314,6 +316,7 @@ class SearchConfig(RunConfig):
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")
         self.pruning.check(self)
+        self.collapse.check("collapse", learns=SAMPLERS.get(self.sampler.name).learns)
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "

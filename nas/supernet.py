@@ -166,6 +166,14 @@ class Supernet:
             self._select(sample.indices, handle.unbind(), sample.minus_sum)
         return self._run(images), handle
 
+    def mixture(self, images: Tensor, weights: Tensor) -> Tensor:
+        """Runs the weighted sum of all options, `weights` `[N, K]` with their graph.
+
+        For derivatives of any order, where the modules have them.
+        """
+        self._mix(Sample(weights, None), weights.to(self.device))
+        return self._run(images)
+
     def weights_gradient(self, sample: Sample, handle_gradient: Tensor | None) -> Tensor:
         """Brings `dL/dhandle` to the host as `dL/dweights`, `[N, K]`.
 

@@ -139,6 +139,32 @@ METRICS: tuple[Metric, ...] = (
         "is the well-known collapse of differentiable search.",
     ),
     Metric(
+        "architecture/num_skip_in_cell",
+        "choices",
+        "search",
+        "The same in the cell with most of them, which `collapse.max_skips` limits.",
+    ),
+    Metric(
+        "architecture/num_parameter_free",
+        "choices",
+        "search",
+        "Choices of the derived genotype that are a skip connection, a pooling or `none`.",
+    ),
+    Metric(
+        "architecture/eigenvalue",
+        "nats",
+        "search",
+        "Largest eigenvalue of the Hessian of the loss with respect to the logits, on the first "
+        "images of the validation half (as many as a batch), for the mixture of all operations at "
+        "their probabilities, whatever the sampler; every `collapse.eigenvalue_every_epochs`.",
+    ),
+    Metric(
+        "architecture/eigenvalue_growth",
+        "1",
+        "search",
+        "Mean of the last `collapse.window` of these eigenvalues over the mean of as many before.",
+    ),
+    Metric(
         "architecture/logits_gradient_norm",
         "1",
         "search",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.benchmark_table import BenchmarkTable
+from nas.collapse import num_parameter_free, num_skips_in_a_cell
 from nas.derive import normalised_entropy
 from nas.genotype import Genotype
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
@@ -89,6 +90,8 @@ class SearchMonitor:
             "architecture/num_skip": float(
                 sum(operation_family(option) == "skip" for option in genotype.choices.values())
             ),
+            "architecture/num_skip_in_cell": float(num_skips_in_a_cell(genotype)),
+            "architecture/num_parameter_free": float(num_parameter_free(genotype)),
         }
         self._log.scalars(step, metrics, epoch)
         if genotype_text != self._last_text:

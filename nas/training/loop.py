@@ -45,6 +45,8 @@ class Loop(ABC):
         step_in_epoch: Steps of it that are done.
         step: Steps that are done in all.
         train: Loss and accuracy on the training images of the epoch.
+        stopped: Why the run ends before its last epoch, which makes the present one the last; None
+            while there is no reason to.
     """
 
     kind: ClassVar[str]
@@ -57,6 +59,7 @@ class Loop(ABC):
         self.folder, self.epochs = folder, epochs
         self.epoch = self.step_in_epoch = self.step = 0
         self.train = Meter()
+        self.stopped: str | None = None
         self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
 
     @abstractmethod
@@ -90,10 +93,10 @@ class Loop(ABC):
     @property
     def is_last_epoch(self) -> bool:
         """Whether the present epoch is the last one."""
-        return self.epoch + 1 == self.epochs
+        return self.epoch + 1 == self.epochs or self.stopped is not None
 
     def run(self) -> None:
-        """Goes on until the last epoch is done.
+        """Goes on until the last epoch is done, or one after which `_log_epoch` sets `stopped`.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
@@ -106,7 +109,7 @@ class Loop(ABC):
             Progress(total, start_step=self.step) as progress,
             StopRequest() as stop,
         ):
-            while self.epoch < self.epochs:
+            while self.epoch < self.epochs and self.stopped is None:
                 time = self._train_epoch(progress, stop)
                 check_finite(self.train.loss, "training loss")
                 line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, time)}"
@@ -155,6 +158,7 @@ class Loop(ABC):
             "step_in_epoch": self.step_in_epoch,
             "step": self.step,
             "train": self.train.state_dict(),
+            "stopped": self.stopped,
             **self._state(),
         }
         path = checkpoint.last_checkpoint(self.folder.path)
@@ -183,5 +187,5 @@ class Loop(ABC):
 
     def _load(self, state: checkpoint.State) -> None:
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
-        self.step = state["step"]
+        self.step, self.stopped = state["step"], state.get("stopped")
         self._load_state(state)

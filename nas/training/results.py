@@ -42,8 +42,10 @@ def finish_search(
     save_genotype_picture(genotype, folder / PICTURE)
     metrics = {"accuracy/genotype_validation": accuracy}
     metrics |= table.metrics(genotype) if table else {}
-    write_summary(folder, "search", overrides, metrics, genotype=text, seconds=seconds)
+    stopped = {} if run.stopped is None else {"stopped": run.stopped}
+    write_summary(folder, "search", overrides, metrics, genotype=text, seconds=seconds, **stopped)
     rows = [
+        *(("stopped", reason) for reason in stopped.values()),
         ("genotype", text),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
         *([("benchmark", table.describe(genotype))] if table else []),

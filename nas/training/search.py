@@ -10,6 +10,8 @@ import torch
 
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Batch, SingleLevel
+from nas.collapse import CollapseSettings, CollapseWatch
+from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
 from nas.derive import derive_argmax
 from nas.genotype import Genotype
@@ -43,6 +45,7 @@ class SearchSchedule:
         pruning: How many options each choice keeps, by the number of epochs done before it.
         recalibration_batches: Training batches from which the running statistics of an architecture
             are estimated before it is scored; 0 takes those that the training has left.
+        collapse: What ends a search early.
     """
 
     epochs: int
@@ -53,6 +56,7 @@ class SearchSchedule:
     checkpoint_every_steps: int = 0
     pruning: Mapping[int, int] = field(default_factory=dict)
     recalibration_batches: int = 0
+    collapse: CollapseSettings = field(default_factory=CollapseSettings)
 
 
 class Search(Loop):
@@ -61,6 +65,7 @@ class Search(Loop):
     Attributes:
         validation: Loss and accuracy of the epoch on the images that train the logits.
         validation_accuracy: Of the last genotype that was evaluated, in percent.
+        collapse: Looks for signs of one after each epoch that trains the logits.
         table: Of trained architectures, where one is given; nothing is decided by it.
     """
 
@@ -93,6 +98,7 @@ class Search(Loop):
         self.learner, self.supernet = bilevel.learner, source.supernet
         self.validation = Meter()
         self.validation_accuracy = math.nan
+        self.collapse = CollapseWatch(schedule.collapse)
         self._batches = Cycle(data.validation)
         self._counts = torch.zeros_like(self.supernet.logits, requires_grad=False)
         self._gradient_norm_sum, self._num_logits_steps = 0.0, 0
@@ -111,8 +117,12 @@ class Search(Loop):
             self.supernet.prune(schedule.pruning[self.epoch], self.space.never_derived)
         self.supernet.model.train()
 
+    @property
+    def _trains_logits(self) -> bool:
+        return self.source.sampler.learns and self.epoch >= self.schedule.warmup_epochs
+
     def _train_step(self, batch: Batch) -> int:
-        learns = self.source.sampler.learns and self.epoch >= self.schedule.warmup_epochs
+        learns = self._trains_logits
         result = self.bilevel.step(self.step_in_epoch, batch, self._batches, learn_logits=learns)
         for weights_result in result.weights:
             self.train.add(weights_result)
@@ -136,9 +146,11 @@ class Search(Loop):
         return figures
 
     def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
+        metrics = self._metrics(time)
+        # First of all: it may end the search, and go back to the logits of another epoch.
+        warning = self._look_for_collapse(metrics) if self._trains_logits else None
         probabilities = self.supernet.probabilities()
         genotype = derive_argmax(self.space, probabilities)
-        metrics = self._metrics(time)
         if self.is_last_epoch or (self.epoch + 1) % self.schedule.evaluate_every_epochs == 0:
             self.validation_accuracy = self.evaluate(genotype)
             metrics["accuracy/genotype_validation"] = self.validation_accuracy
@@ -164,7 +176,34 @@ class Search(Loop):
             "genotype": self.validation_accuracy,
         }
         shown = (f"{k} {v:.1f} %" for k, v in accuracies.items() if not math.isnan(v))
-        return "  ".join([f"loss {self.train.loss:.3f}", *shown, text])
+        line = "  ".join([f"loss {self.train.loss:.3f}", *shown, text])
+        return line if warning is None else f"{line}\n{warning}"
+
+    def _look_for_collapse(self, metrics: dict[str, float]) -> str | None:
+        """Does what is set where there is one; adds to `metrics`, returns what is to be said."""
+        supernet, watch, action = self.supernet, self.collapse, self.schedule.collapse.action
+        eigenvalue = None
+        if watch.is_due(self.epoch):
+            images, labels = next(iter(self.data.validation_eval.epoch(0)))
+            size = self.data.validation.batch_size
+            batch = images[:size], labels[:size]
+            eigenvalue = dominant_eigenvalue(self.space, supernet, self.learner.loss, batch)
+            metrics["architecture/eigenvalue"] = eigenvalue
+        genotype = self.space.derive(supernet.probabilities())
+        found = watch.judge(self.epoch, genotype, supernet.logits, eigenvalue)
+        if eigenvalue is not None and watch.growth is not None:
+            metrics["architecture/eigenvalue_growth"] = watch.growth
+        if found is None or watch.has_warned:
+            return None
+        watch.has_warned = True
+        if action == "warn":
+            return f"warning: {found.reason} (said once)"
+        self.stopped = f"after epoch {self.epoch + 1} of {self.epochs}: {found.reason}"
+        if action == "roll_back" and found.good_logits is not None and found.good_epoch is not None:
+            with torch.no_grad():
+                supernet.logits.copy_(found.good_logits)
+            self.stopped += f"; back to the logits of epoch {found.good_epoch + 1}"
+        return f"stopped {self.stopped}"
 
     def _metrics(self, time: EpochTime) -> dict[str, float]:
         """The figures of the epoch by name; see `nas.monitor.metrics` for what each means."""
@@ -231,6 +270,7 @@ class Search(Loop):
             else self.learner.baseline.state_dict(),
             "gradient_norm_sum": self._gradient_norm_sum,
             "num_logits_steps": self._num_logits_steps,
+            "collapse": self.collapse.state_dict(),
         }
 
     def _load_state(self, state: checkpoint.State) -> None:
@@ -250,4 +290,5 @@ class Search(Loop):
             self.learner.baseline.load_state_dict(state["baseline"])
         self._gradient_norm_sum = state["gradient_norm_sum"]
         self._num_logits_steps = state["num_logits_steps"]
+        self.collapse.load_state_dict(state["collapse"])
         checkpoint.set_rng_state(state["rng"], self.source.generator)

@@ -80,6 +80,7 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
         ("space.affine=true", "space.track_running_stats=true"),
         ("space.track_running_stats=true", "recalibration_batches=2", "derive=sampled"),
+        ("collapse.eigenvalue_every_epochs=2", "collapse.max_skips=1"),
         ("update_unsampled=true", "bilevel=second_order"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
         ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
@@ -147,6 +148,34 @@ def test_pruned_options_are_out_of_the_search(
         dropped = zeros
     genotype = Genotype.load(tmp_path / "run" / "genotype.json")
     assert not {f"probability/{e}/{o}" for e, o in genotype.choices.items()} & dropped
+
+
+def test_a_search_that_collapses_ends_early_with_all_its_results(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter((1.0, 2.0))
+    monkeypatch.setattr("nas.training.search.dominant_eigenvalue", lambda *_: next(values))
+    collapse = ("eigenvalue_every_epochs=1", "eigenvalue_growth=1.3", "window=1", "action=stop")
+    settings = (*TINY_SEARCH, "epochs=4", *(f"collapse.{setting}" for setting in collapse))
+    run = tmp_path / "run"
+    code, output = run_program("search", *settings, f"run_dir={run}")
+    assert code == 0, output
+    reason = "after epoch 2 of 4: the dominant eigenvalue grew 2.00-fold"
+    assert f"stopped {reason}" in output and f"stopped {reason}" in (run / "search.log").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["stopped"].startswith(reason)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    accuracy = summary["metrics"]["accuracy/genotype_validation"]
+    assert accuracy == lines[-1]["accuracy/genotype_validation"]
+    genotype = (run / "genotype.json").read_text()
+    assert (run / "cell.png").exists()
+    # A resumed run does not go on, but derives again.
+    (run / "genotype.json").unlink()
+    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    assert code == 0, output
+    assert (run / "genotype.json").read_text() == genotype
+    assert json.loads((run / "summary.json").read_text())["stopped"] == summary["stopped"]
 
 
 @pytest.mark.parametrize("kernels", ["plain", "fused", "compiled"])
@@ -271,6 +300,14 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (
             ("sampler=uniform", "derive=sampled", "pruning.epochs=[1]", "pruning.keep=[2]"),
             r"pruning.epochs reads the logits, which sampler=uniform does not",
+        ),
+        (("collapse.action=rollback",), r"did you mean 'roll_back'\?"),
+        (("collapse.action=stop",), r"collapse.action is stop, .* set collapse.max_skips or"),
+        (("collapse.eigenvalue_growth=1.3",), r"set collapse.eigenvalue_every_epochs to 1 or more"),
+        (("collapse.max_skips=-1",), r"collapse.max_skips is -1: must be at least 0"),
+        (
+            ("sampler=uniform", "derive=sampled", "collapse.max_skips=2"),
+            r"collapse: the sampler does not train the logits",
         ),
         (("resume=true",), r"resume=true, but there is no checkpoint"),
     ],
