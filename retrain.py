@@ -18,11 +18,17 @@ from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder
 from nas.training.results import finish_retrain
 from nas.training.retrain import Retrain
-from nas.training.run import autocast_for, choose_device, seed_everything, to_device
+from nas.training.run import (
+    autocast_for,
+    choose_device,
+    seed_everything,
+    to_device,
+    use_threads,
+)
 
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
-    {"run_dir", "resume", "device", "evaluate_every_epochs", "checkpoint_every_steps"}
+    {"run_dir", "resume", "device", "threads", "evaluate_every_epochs", "checkpoint_every_steps"}
     | {"data.path", "data.download", "data.num_workers", "compile", "eval_batch_size"}
 )
 
@@ -31,6 +37,7 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
     """Runs one retraining; returns the top-1 accuracy on the test set."""
     start = time.perf_counter()
     keep_freed_memory()
+    use_threads(config.threads)
     continues = launched.continues()
     genotype = resolve_genotype(config.genotype)
     device = choose_device(config.device)
@@ -62,10 +69,11 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
         autocast=autocast_for(config.precision, device),
         compile_network=config.compile,
     )
+    run.started = start  # the images have been read since
     if continues:
         run.load()
     run.run()
-    return finish_retrain(run, genotype, cost, launched.overrides, time.perf_counter() - start)
+    return finish_retrain(run, genotype, cost, launched.overrides)
 
 
 def main() -> None:

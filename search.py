@@ -20,18 +20,26 @@ from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
-from nas.training.run import choose_device, seed_everything, to_device
+from nas.training.run import choose_device, seed_everything, to_device, use_threads
 from nas.training.scoring import best_of_samples, by_local_search, start_warm
 from nas.training.search import Search
 
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
-    {"run_dir", "resume", "device", "kernels", "evaluate_every_epochs", "checkpoint_every_steps"}
+    {
+        "run_dir",
+        "resume",
+        "device",
+        "threads",
+        "kernels",
+        "evaluate_every_epochs",
+        "checkpoint_every_steps",
+    }
     | {"recalibration_batches"}
     | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
-    | {"derive.max_evaluations", "derive.finalists", "derive.final_steps"}
+    | {"derive.max_evaluations", "derive.finalists", "derive.final_trainings", "derive.final_steps"}
     | {f"derive.network.{name}" for name in NetworkConfig.__dataclass_fields__}
 )
 
@@ -41,19 +49,21 @@ def search(config: SearchConfig, launched: Launch) -> float:
     start = time.perf_counter()
     continues = launched.continues()
     run = build(config, launched)
+    run.started = start  # the images have been read since
     if continues:
         run.load()
     elif config.warm_start.score is not None:
         start_warm(run, **asdict(config.warm_start), seed=config.seed)
     run.run()
     genotype, accuracy = derive(config, run)
-    finish_search(run, genotype, accuracy, launched.overrides, time.perf_counter() - start)
+    finish_search(run, genotype, accuracy, launched.overrides)
     return accuracy
 
 
 def build(config: SearchConfig, launched: Launch) -> Search:
     """The search, ready to run: data, supernet, sampler, bilevel optimiser."""
     keep_freed_memory()
+    use_threads(config.threads)
     device = choose_device(config.device)
     generator = seed_everything(config.seed, deterministic=config.deterministic)
     data = load_search_data(

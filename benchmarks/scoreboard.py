@@ -3,15 +3,20 @@
 Every method runs `search.py` on the proxy of `experiment=nasbench201_cpu`, once a seed, in
 `--runs`; finished runs are kept and stopped ones go on. The cells that they derive are looked up
 in the table, and their supernets rank random cells against it. The table decides nothing: the
-settings are those of the configuration, and every seed is reported.
+settings are those of the configuration, and every seed is reported. Figures of runs that stand in
+`--output` already are kept.
 """
 
 import argparse
 import json
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,18 +35,65 @@ ROOT = Path(__file__).parent.parent
 EPOCHS = 200
 """Of the training behind the table."""
 
-_LEARNED = ("warm_start.score=null", "warmup_epochs=0", "derive=argmax")
-METHODS: dict[str, tuple[str, ...]] = {
-    "one path, warm start, finals": (),
-    "without finals": ("derive.finalists=0",),
-    "without warm start": ("warm_start.score=null",),
-    "supernet alone": ("derive.finalists=0", "derive.judges=[validation]"),
-    "GDAS": ("sampler=gdas", "logits.learning_rate=3e-3", *_LEARNED),
-    "GDAS, authors' form": ("sampler=gdas_authors", "logits.learning_rate=3e-3", *_LEARNED),
-    "DrNAS": ("sampler=dirichlet", "logits.learning_rate=3e-3", "epochs=12", *_LEARNED),
-    "DARTS": ("sampler=softmax", "logits.learning_rate=3e-3", "epochs=12", *_LEARNED),
+CONSOLE = "console.log"
+"""What a search prints, in its folder."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the scoreboard.
+
+    Attributes:
+        overrides: Of the experiment.
+        derives_from: The method whose finished searches it derives from anew; None: it searches.
+        judge: Whose ranking of random cells is reported: the supernet's (`validation`) or that of a
+            training-free score; None: nobody's.
+    """
+
+    overrides: tuple[str, ...] = ()
+    derives_from: str | None = None
+    judge: str | None = VALIDATION
+
+
+OURS = "one path, finals"
+_NO_WARM_START = ("warm_start.score=null", "warmup_epochs=0")
+_LEARNED = (*_NO_WARM_START, "derive=argmax", "logits.learning_rate=3e-3")
+_RANDOM = (*_NO_WARM_START, "sampler=uniform", "epochs=1")  # the supernet is not asked
+
+
+def _best_of(score: str, num_samples: int, num_evaluations: int) -> Method:
+    judged = (f"derive.num_samples={num_samples}", f"derive.max_evaluations={num_evaluations}")
+    judge = f"derive.judges=[{score}]"
+    return Method((*_RANDOM, "derive.finalists=0", judge, *judged), judge=score)
+
+
+METHODS: dict[str, Method] = {
+    OURS: Method(),
+    "without finals": Method(("derive.finalists=0",), OURS),
+    "finals without neighbours": Method(("derive.final_trainings=12",), OURS),
+    "supernet alone": Method(("derive.finalists=0", "derive.judges=[validation]"), OURS),
+    "random search, trained alone": Method(
+        (
+            *_RANDOM,
+            "derive.judges=[multiply_adds]",
+            "derive.num_samples=250",
+            "derive.max_evaluations=250",
+            "derive.finalists=250",
+            "derive.final_trainings=250",
+        ),
+        judge=None,
+    ),
+    "GDAS": Method(("sampler=gdas", *_LEARNED)),
+    "GDAS, authors' form": Method(("sampler=gdas_authors", *_LEARNED)),
+    "score function": Method(("sampler=score_function", "epochs=40", *_LEARNED)),
+    "DrNAS": Method(("sampler=dirichlet", "epochs=12", *_LEARNED)),
+    "DARTS": Method(("sampler=softmax", "epochs=12", *_LEARNED)),
+    "most parameters": _best_of("parameters", 10, 500),
+    "most multiply-adds": _best_of("multiply_adds", 10, 500),
+    "NASWOT, best of 1,000": _best_of("naswot", 1000, 1000),
+    "SynFlow, best of 1,000": _best_of("synflow", 1000, 1000),
 }
-"""Overrides of the experiment by method. Dense methods have as many epochs as take as long."""
+"""By name. Methods that are slower a step have as many epochs as take about as long."""
 
 
 def run(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
@@ -50,22 +102,66 @@ def run(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
     Raises:
         UserError: it failed.
     """
-    folder = runs / method.replace(" ", "_").replace(",", "").replace("'", "") / str(seed)
-    if not (folder / SUMMARY).exists():
-        chosen = [*METHODS[method], f"seed={seed}", f"run_dir={folder}", *overrides]
-        command = [sys.executable, "search.py", "experiment=nasbench201_cpu", *chosen]
-        print(f"{method}, seed {seed}: {' '.join(command[1:])}", flush=True)
-        if _exit_code(command):
-            raise UserError(f"{method}, seed {seed} failed; see {folder}")
+    folder = folder_of(method, seed, runs)
+    if (folder / SUMMARY).exists():
+        return folder
+    row = METHODS[method]
+    chosen = ["experiment=nasbench201_cpu", *row.overrides, f"seed={seed}", f"run_dir={folder}"]
+    if row.derives_from is not None:
+        shutil.copytree(folder_of(row.derives_from, seed, runs), folder, dirs_exist_ok=True)
+        (folder / SUMMARY).unlink()  # of the other run
+        chosen.append("resume=true")
+    command = [sys.executable, "search.py", *chosen, *overrides]
+    console = folder / CONSOLE
+    print(f"{method}, seed {seed}: {' '.join(command[1:])} > {console}", flush=True)
+    if _exit_code(command, console):
+        raise UserError(f"{method}, seed {seed} failed; see {console}")
+    seconds = Result.load(folder / SUMMARY).seconds
+    print(f"{method}, seed {seed}: {seconds:.0f} s", flush=True)
     return folder
 
 
-def _exit_code(command: Sequence[str]) -> int:
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+def folder_of(method: str, seed: int, runs: Path) -> Path:
+    """Where the run writes."""
+    return runs / re.sub("[^a-z0-9]+", "_", method.lower()) / str(seed)
 
 
-def outcome(folder: Path, table: BenchmarkTable, num_ranked: int) -> dict[str, Any]:
-    """What the run in `folder` found, and how its supernet ranks random cells."""
+def _exit_code(command: Sequence[str], console: Path) -> int:
+    console.parent.mkdir(parents=True, exist_ok=True)
+    with console.open("w") as output:
+        done = subprocess.run(
+            command, cwd=ROOT, check=False, stdout=output, stderr=subprocess.STDOUT
+        )
+    return done.returncode
+
+
+def run_all(methods: Sequence[str], options: argparse.Namespace) -> None:
+    """Runs what is missing, `options.jobs` searches at a time, those that others need first.
+
+    Raises:
+        UserError: one failed; those that are running end before.
+    """
+    needed = {METHODS[m].derives_from for m in methods} - {None}
+    for stage in (needed, set(methods) - needed):
+        with ThreadPoolExecutor(options.jobs) as pool:
+            started = [
+                pool.submit(run, method, seed, options.runs, options.override)
+                for method in METHODS
+                if method in stage
+                for seed in range(options.seeds)
+            ]
+            try:
+                for future in started:
+                    future.result()
+            except UserError:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def outcome(
+    folder: Path, table: BenchmarkTable, judge: str | None, num_ranked: int
+) -> dict[str, Any]:
+    """What the run in `folder` found, and how its judge ranks random cells."""
     result = Result.load(folder / SUMMARY)
     genotype = parse_nasbench201(result.genotype)
     score = table.score(genotype)
@@ -77,10 +173,10 @@ def outcome(folder: Path, table: BenchmarkTable, num_ranked: int) -> dict[str, A
         "rank": score.rank,
         "seconds": result.seconds,
     }
-    if num_ranked:
-        rows = rank_genotypes(load_search(folder), table, num_ranked, seed=0, max_images=2000)
-        found |= {"Spearman": rows[0]["Spearman"], "Kendall": rows[0]["Kendall"]}
-        assert rows[0]["judge"] == VALIDATION
+    if num_ranked and judge is not None:
+        ranked = rank_genotypes(load_search(folder), table, num_ranked, seed=0, max_images=2000)
+        (row,) = (row for row in ranked if row["judge"] == judge)
+        found |= {"Spearman": row["Spearman"], "Kendall": row["Kendall"]}
     return found
 
 
@@ -89,15 +185,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     content = json.loads(options.output.read_text()) if options.output.exists() else {"rows": {}}
     rows: dict[str, Any] = content["rows"]
+    settings = {"overrides": options.override, "jobs": options.jobs}
     try:
         table = BenchmarkTable.read(options.table, EPOCHS)
+        run_all(options.method, options)
         for method in options.method:
-            folders = [
-                run(method, seed, options.runs, options.override) for seed in range(options.seeds)
-            ]
-            outcomes = [outcome(folder, table, options.ranked) for folder in folders]
-            rows[method] = {"overrides": METHODS[method], "runs": outcomes}
-            save(options.output, torch.device("cpu"), {"seeds": options.seeds}, rows)
+            row, seeds = METHODS[method], range(options.seeds)
+            known = rows.get(method, {}).get("runs", [])[: options.seeds]
+            folders = [folder_of(method, seed, options.runs) for seed in seeds]
+            new = [outcome(f, table, row.judge, options.ranked) for f in folders[len(known) :]]
+            rows[method] = {"overrides": row.overrides, "runs": [*known, *new]}
+            save(options.output, torch.device("cpu"), settings, rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -133,6 +231,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     add("--seeds", type=int, default=4, help="runs of each method, seeds from 0")
     add("--ranked", type=int, default=200, help="random cells that each supernet ranks; 0: none")
+    add("--jobs", type=int, default=1, help="searches at a time")
     add("--runs", type=Path, default=Path("runs/scoreboard"), help="folder of the runs")
     add("--output", type=Path, default=Path("runs/scoreboard/results.json"), help="JSON file")
     add("--override", nargs="*", default=[], help="settings of all runs, such as the data's")

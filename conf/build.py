@@ -129,6 +129,7 @@ def finals_of(config: SearchConfig) -> Finals | None:
         return None
     return Finals(
         num_finalists=rule.finalists,
+        num_trainings=rule.final_trainings,
         steps=rule.final_steps,
         sizes=sizes_of(rule.network),
         weights=config.weights,

@@ -182,13 +182,19 @@ class LocalSearchConfig(SampledConfig):
     judges: list[str] = field(default_factory=lambda: [VALIDATION])
     beam: int = 3  # the search ends when the neighbours of so many of the best have been judged
     max_evaluations: int = 500
-    finalists: int = 0  # so many of the best are trained alone, which counts as one judge more
-    final_steps: int = 200
+    finalists: int = 0  # so many of the best are trained alone, then neighbours of the best
+    final_trainings: int = 60  # at most
+    final_steps: int = 100  # of each
     network: NetworkConfig = field(default_factory=NetworkConfig)  # of the finalists
 
     def __post_init__(self) -> None:
         SampledConfig.__post_init__(self)
         _at_least("derive", self, beam=1, max_evaluations=1, finalists=0, final_steps=2)
+        if self.final_trainings < self.finalists:
+            raise ValueError(
+                f"derive.final_trainings must be at least derive.finalists = {self.finalists}, got "
+                f"{self.final_trainings}"
+            )
         known = (VALIDATION, *SCORES)
         for name in self.judges:
             if name not in known:
@@ -205,6 +211,7 @@ class RunConfig:
     epochs: int = MISSING  # type: ignore[assignment]
     batch_size: int = MISSING  # type: ignore[assignment]
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
+    threads: int | None = None  # CPU threads that share an operation; null: as many as cores
     precision: str = "float32"  # or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
@@ -220,6 +227,8 @@ class RunConfig:
             raise ValueError(unknown_name("precision", self.precision, PRECISIONS, "precision"))
         _at_least("", self, epochs=1, batch_size=1, evaluate_every_epochs=1, seed=0)
         _at_least("", self, checkpoint_every_steps=0)
+        if self.threads is not None:
+            _at_least("", self, threads=1)
         self.weights.check("weights")
 
 

@@ -7,12 +7,36 @@ So what counts are ranks within the pool of all genotypes seen so far, averaged 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import rankdata
 
 from nas.genotype import Genotype
 
 Judge = Callable[[Genotype], float]
 """A number that is higher for what it thinks is a better genotype."""
+
+Values = tuple[float, ...]
+"""What several judges say of one genotype."""
+
+Key = tuple[tuple[str, str], ...]
+
+
+class Jury:
+    """Several judges, each asked once of every genotype."""
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        self._judges = judges
+        self._said: dict[Key, Values] = {}
+
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Values]:
+        """What the judges say of each of `genotypes`."""
+        return [self._of(genotype) for genotype in genotypes]
+
+    def _of(self, genotype: Genotype) -> Values:
+        key = _key(genotype)
+        if key not in self._said:
+            self._said[key] = tuple(judge(genotype) for judge in self._judges)
+        return self._said[key]
 
 
 @dataclass(frozen=True)
@@ -22,50 +46,50 @@ class Judged:
     Attributes:
         genotype: The genotype.
         values: By judge.
-        standing: Mean over the judges of the share of the pool that is worse, 0 to 1.
+        standing: Mean over the judges, by their weights, of the share of the pool that is worse,
+            0 to 1.
     """
 
     genotype: Genotype
-    values: tuple[float, ...]
+    values: Values
     standing: float
 
 
 def local_search(
     start: Iterable[Genotype],
     neighbours: Callable[[Genotype], Iterable[Genotype]],
-    judges: Sequence[Judge],
+    jury: Callable[[Sequence[Genotype]], Sequence[Values]],
     *,
     beam: int,
     max_evaluations: int,
-    on_evaluation: Callable[[], None] = lambda: None,
+    weights: Sequence[float] | None = None,
 ) -> list[Judged]:
     """Looks at the neighbours of the best until the `beam` best have no neighbour left to see.
 
     Args:
         start: Where to start from; all of them are judged.
         neighbours: The genotypes one decision away.
-        judges: What is asked of each genotype, once.
+        jury: What the judges say; asked of several genotypes at a time, of each once.
         beam: How many of the best must have been expanded.
         max_evaluations: Genotypes to judge at most.
-        on_evaluation: Called after each.
+        weights: Of the judges in the standing; None for equal ones.
 
     Returns:
         The pool, best first.
     """
-    pool: dict[Key, tuple[Genotype, tuple[float, ...]]] = {}
+    pool: dict[Key, tuple[Genotype, Values]] = {}
     expanded: set[Key] = set()
 
     def add(genotypes: Iterable[Genotype]) -> None:
-        for genotype in genotypes:
-            key = _key(genotype)
-            if key in pool or len(pool) >= max_evaluations:
-                continue
-            pool[key] = genotype, tuple(judge(genotype) for judge in judges)
-            on_evaluation()
+        new = {_key(genotype): genotype for genotype in genotypes}
+        new = {key: genotype for key, genotype in new.items() if key not in pool}
+        taken = list(new)[: max_evaluations - len(pool)]
+        said = jury([new[key] for key in taken])
+        pool.update((key, (new[key], values)) for key, values in zip(taken, said, strict=True))
 
     add(start)
     while True:
-        ranked = rank(list(pool.values()))
+        ranked = rank(list(pool.values()), weights)
         unseen = [j.genotype for j in ranked[:beam] if _key(j.genotype) not in expanded]
         if not unseen or len(pool) >= max_evaluations:
             return ranked
@@ -73,19 +97,23 @@ def local_search(
         add(neighbours(unseen[0]))
 
 
-def rank(pool: Sequence[tuple[Genotype, tuple[float, ...]]]) -> list[Judged]:
-    """The pool by mean rank, best first; equal values share a rank, ties keep their order."""
-    columns = zip(*(values for _, values in pool), strict=True)
-    last = max(len(pool) - 1, 1)
-    ranks = [(rankdata(column) - 1) / last for column in columns]
+def rank(
+    pool: Sequence[tuple[Genotype, Values]], weights: Sequence[float] | None = None
+) -> list[Judged]:
+    """The pool by mean rank, best first; equal values share a rank, ties keep their order.
+
+    Args:
+        pool: Genotypes and what the judges say of them.
+        weights: Of the judges; None for equal ones.
+    """
+    columns = np.array([values for _, values in pool])
+    shares = (rankdata(columns, axis=0) - 1) / max(len(pool) - 1, 1)
+    standings = np.average(shares, axis=1, weights=weights)
     found = [
-        Judged(genotype, values, float(sum(standing)) / len(values))
-        for (genotype, values), standing in zip(pool, zip(*ranks, strict=True), strict=True)
+        Judged(genotype, values, float(standing))
+        for (genotype, values), standing in zip(pool, standings, strict=True)
     ]
     return sorted(found, key=lambda judged: -judged.standing)
-
-
-Key = tuple[tuple[str, str], ...]
 
 
 def _key(genotype: Genotype) -> Key:

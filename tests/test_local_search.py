@@ -1,6 +1,6 @@
 """Local search against brute force."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.genotype import Genotype
-from nas.local_search import local_search, rank
+from nas.local_search import Judged, Jury, local_search, rank
 from nas.spaces import DARTS, NASBench201
 from nas.spaces.nasbench201 import cell_edges
 
@@ -36,7 +36,9 @@ def test_the_best_of_a_sum_over_the_choices_is_found(table: list[list[float]]) -
             row[OPERATIONS.index(o)] for row, o in zip(table, found.choices.values(), strict=True)
         )
 
-    ranked = local_search([genotype(*"aaaa")], neighbours, [judge], beam=1, max_evaluations=81)
+    ranked = local_search(
+        [genotype(*"aaaa")], neighbours, Jury([judge]), beam=1, max_evaluations=81
+    )
     best = max(judge(genotype(*options)) for options in product(OPERATIONS, repeat=4))
     assert judge(ranked[0].genotype) == pytest.approx(best)
 
@@ -51,6 +53,16 @@ def test_judges_of_different_scales_count_the_same() -> None:
     assert [judged.values[0] for judged in rank([(g, v[:1]) for g, v in pool])] == [3, 2.5, 2, 1]
 
 
+def test_weights_of_the_judges() -> None:
+    pool = [(genotype(o), values) for o, values in zip("abc", [(1, 1), (2, 3), (3, 2)])]  # noqa: B905
+
+    def standings(ranked: list[Judged]) -> dict[str, float]:
+        return {judged.genotype.choices["cell/0->1"]: judged.standing for judged in ranked}
+
+    assert standings(rank(pool, [1, 3])) == pytest.approx({"a": 0, "b": 0.875, "c": 0.625})
+    assert standings(rank(pool)) == standings(rank(pool, [2, 2]))
+
+
 def test_infinite_judgements_are_ranked_too() -> None:
     pool = [(genotype(o), (value,)) for o, value in zip("abc", (0.0, float("-inf"), 1.0))]  # noqa: B905
     assert [judged.values[0] for judged in rank(pool)] == [1.0, 0.0, float("-inf")]
@@ -63,18 +75,24 @@ def test_no_genotype_is_judged_twice_and_the_limit_holds() -> None:
         asked.append(found)
         return float(list(found.choices.values()).count("b"))
 
-    calls: list[None] = []
     start = [genotype(*"aaaa"), genotype(*"aaaa"), genotype(*"cccc")]
-    ranked = local_search(
-        start,
-        neighbours,
-        [judge],
-        beam=2,
-        max_evaluations=30,
-        on_evaluation=lambda: calls.append(None),
-    )
-    assert len(asked) == len({str(g.choices) for g in asked}) == len(ranked) == len(calls) <= 30
+    jury = Jury([judge])
+    ranked = local_search(start, neighbours, jury, beam=2, max_evaluations=30)
+    assert len(asked) == len({str(g.choices) for g in asked}) == len(ranked) <= 30
     assert ranked[0].genotype == genotype(*"bbbb")
+    assert jury([ranked[0].genotype, genotype(*"abbb")]) == [(4.0,), (3.0,)]
+    assert len(asked) == len(ranked)  # both had been asked for
+
+
+def test_several_genotypes_are_judged_at_a_time() -> None:
+    batches: list[int] = []
+
+    def jury(genotypes: Sequence[Genotype]) -> list[tuple[float]]:
+        batches.append(len(genotypes))
+        return [(float(list(g.choices.values()).count("b")),) for g in genotypes]
+
+    local_search([genotype(*"aa")], neighbours, jury, beam=1, max_evaluations=9)
+    assert batches == [1, 4, 2, 1]  # aa, its neighbours, what is new around ab, and around bb
 
 
 def test_all_of_the_beam_are_expanded() -> None:
@@ -94,7 +112,9 @@ def test_all_of_the_beam_are_expanded() -> None:
         return values.get("".join(found.choices.values()), 0.0)
 
     def best(beam: int) -> float:
-        found = local_search([genotype(*"aa")], neighbours, [judge], beam=beam, max_evaluations=9)
+        found = local_search(
+            [genotype(*"aa")], neighbours, Jury([judge]), beam=beam, max_evaluations=9
+        )
         return judge(found[0].genotype)
 
     assert best(1) == 5.0 and best(2) == 6.0

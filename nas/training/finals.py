@@ -1,22 +1,26 @@
-"""The finals of a derivation: the best genotypes trained alone for a short while, at full depth.
+"""The finals of a derivation: genotypes trained alone for a short while, at full depth.
 
 A supernet of few cells cannot tell how an architecture trains when fifteen of its cells are
-stacked, and no score at initialisation can. A few hundred steps show it.
+stacked, and no score at initialisation can. A hundred steps show it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from nas.bilevel import Batch
 from nas.genotype import Genotype
-from nas.local_search import Judged, rank
+from nas.local_search import Judged, Jury, Values, local_search
 from nas.network import build_network
 from nas.optimizers import OptimizerSettings, Updater
-from nas.training.run import to_device
+from nas.training.run import num_cores, to_device
 from nas.training.search import Search
 
 
@@ -25,8 +29,10 @@ class Finals:
     """Who is in the finals and how they are trained.
 
     Attributes:
-        num_finalists: How many of the best.
-        steps: Of training, at most one epoch.
+        num_finalists: How many of the best are trained first.
+        num_trainings: Trainings at most. After the finalists come the neighbours of the best, as
+            long as one of them is better.
+        steps: Of a training, at most one epoch.
         sizes: Sizes of their network by name; what is missing has the space's default.
         weights: Their optimiser; the learning rate stays as it is.
         seed: Of the initial weights, the same for all.
@@ -34,6 +40,7 @@ class Finals:
     """
 
     num_finalists: int
+    num_trainings: int
     steps: int
     sizes: Mapping[str, Any]
     weights: OptimizerSettings
@@ -45,47 +52,106 @@ def hold(
     finals: Finals,
     run: Search,
     ranked: Sequence[Judged],
-    on_finalist: Callable[[], None] = lambda: None,
+    jury: Jury,
+    neighbours: Callable[[Genotype], Iterable[Genotype]],
+    on_step: Callable[[int], None] = lambda num_networks: None,
 ) -> list[Judged]:
-    """Ranks the first of `ranked` anew, their training in the finals as one judge more.
+    """A local search from the first of `ranked`, their training as one judge more.
+
+    In the standing the training weighs as much as the jury together: it alone has seen the
+    architecture at the size it is meant for, but what learns fastest at first need not end best.
 
     Args:
         finals: What is held.
         run: The search, whose training images and first batches all finalists see.
         ranked: Genotypes, best first.
-        on_finalist: Called after each.
+        jury: What has ranked them.
+        neighbours: The genotypes one decision away.
+        on_step: Called with the number of networks that have made a step.
+
+    Returns:
+        All genotypes that were trained, best first.
     """
-    pool = []
-    for judged in ranked[: finals.num_finalists]:
-        loss = train(finals, run, judged.genotype)
-        pool.append((judged.genotype, (*judged.values, -loss)))
-        on_finalist()
-    return rank(pool)
+
+    def train_and_judge(genotypes: Sequence[Genotype]) -> list[Values]:
+        losses = train(finals, run, genotypes, on_step)
+        said = jury(genotypes)
+        return [(*values, -loss) for values, loss in zip(said, losses, strict=True)]
+
+    num_judges = len(ranked[0].values)
+    return local_search(
+        [judged.genotype for judged in ranked[: finals.num_finalists]],
+        neighbours,
+        train_and_judge,
+        beam=1,
+        max_evaluations=finals.num_trainings,
+        weights=[*[1.0] * num_judges, num_judges],
+    )
 
 
-def train(finals: Finals, run: Search, genotype: Genotype) -> float:
-    """The loss per image of `genotype`'s network in the second half of its steps.
+def train(
+    finals: Finals,
+    run: Search,
+    genotypes: Sequence[Genotype],
+    on_step: Callable[[int], None] = lambda num_networks: None,
+) -> list[float]:
+    """The loss per image of each genotype's network in the second half of its steps.
 
     No image comes twice, so each loss is that of images not seen before (prequential); summed over
     a training it ranks architectures better than the accuracy after it does (Ru et al., 2021,
     "Speedy Performance Estimation for Neural Architecture Search", arXiv:2006.04492). A network
     that diverges has an infinite one.
     """
-    info = run.data.info
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(finals.seed)
-        network = build_network(
-            genotype, finals.sizes, in_channels=info.in_channels, num_classes=info.num_classes
-        )
-    device, channels_last = run.supernet.device, finals.channels_last
-    network = to_device(network, device, channels_last).train()
-    updater = Updater(network.parameters(), finals.weights)
-    losses = []
-    for images, labels in islice(run.data.train.epoch(0), finals.steps):
-        with run.learner.autocast():
-            loss = run.learner.loss(network(images), labels)
+    entrants = [_Entrant(finals, run, genotype) for genotype in genotypes]
+    with _side_by_side(run.supernet.device) as for_each:
+        for batch in islice(run.data.train.epoch(0), finals.steps):
+            for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), entrants):
+                pass
+            on_step(len(entrants))
+    return [entrant.loss() for entrant in entrants]
+
+
+class _Entrant:
+    """A network in training."""
+
+    def __init__(self, finals: Finals, run: Search, genotype: Genotype) -> None:
+        info = run.data.info
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(finals.seed)
+            network = build_network(
+                genotype, finals.sizes, in_channels=info.in_channels, num_classes=info.num_classes
+            )
+        self._network = to_device(network, run.supernet.device, finals.channels_last).train()
+        self._updater = Updater(self._network.parameters(), finals.weights)
+        self._learner = run.learner
+        self._losses: list[Tensor] = []
+
+    def step(self, batch: Batch) -> None:
+        images, labels = batch
+        with self._learner.autocast():
+            loss = self._learner.loss(self._network(images), labels)
         loss.backward()
-        updater.step()
-        losses.append(loss.detach())
-    mean = float(torch.stack(losses[len(losses) // 2 :]).mean())
-    return mean if math.isfinite(mean) else math.inf
+        self._updater.step()
+        self._losses.append(loss.detach())
+
+    def loss(self) -> float:
+        mean = float(torch.stack(self._losses[len(self._losses) // 2 :]).mean())
+        return mean if math.isfinite(mean) else math.inf
+
+
+@contextmanager
+def _side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[None]]]:
+    """A `map` that runs on all cores, each call on one of them.
+
+    Two small networks on a core each take little more than half the time that they take one after
+    the other on two: their operations are too small to be shared.
+    """
+    if device.type != "cpu":
+        yield map
+        return
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool.map
+        finally:
+            torch.set_num_threads(num_threads)

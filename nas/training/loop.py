@@ -1,6 +1,7 @@
 """What the loops of a search and of a retraining share: epochs, progress, checkpoints, stopping."""
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Loop(ABC):
         train: Loss and accuracy on the training images of the epoch.
         stopped: Why the run ends before its last epoch, which makes the present one the last; None
             while there is no reason to.
+        started: When this process began with the run, by `time.perf_counter`.
     """
 
     kind: ClassVar[str]
@@ -60,6 +62,7 @@ class Loop(ABC):
         self.epoch = self.step_in_epoch = self.step = 0
         self.train = Meter()
         self.stopped: str | None = None
+        self.started, self._seconds_before = time.perf_counter(), 0.0
         self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
 
     @abstractmethod
@@ -75,7 +78,7 @@ class Loop(ABC):
         """What the progress display shows, besides the epoch."""
 
     @abstractmethod
-    def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
+    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
         """Evaluates, writes the metrics of the epoch; returns a line that sums it up."""
 
     @abstractmethod
@@ -89,6 +92,11 @@ class Loop(ABC):
     @abstractmethod
     def _load_state(self, state: checkpoint.State) -> None:
         """Puts back what `_state` gave."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, with what went before its last checkpoint."""
+        return self._seconds_before + time.perf_counter() - self.started
 
     @property
     def is_last_epoch(self) -> bool:
@@ -110,9 +118,9 @@ class Loop(ABC):
             StopRequest() as stop,
         ):
             while self.epoch < self.epochs and self.stopped is None:
-                time = self._train_epoch(progress, stop)
+                epoch_time = self._train_epoch(progress, stop)
                 check_finite(self.train.loss, "training loss")
-                line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, time)}"
+                line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, epoch_time)}"
                 if self.is_last_epoch:
                     log.hparams(flat_settings(self.folder.settings), [self.compared_by])
                 progress.line(line)
@@ -125,9 +133,9 @@ class Loop(ABC):
     def _train_epoch(self, progress: Progress, stop: StopRequest) -> EpochTime:
         """The rest of the present epoch."""
         self._start_epoch()
-        time = EpochTime()
+        epoch_time = EpochTime()
         for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
-            time.add_step(self._train_step(batch))
+            epoch_time.add_step(self._train_step(batch))
             self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
             if progress.is_due(self.step):  # reads from the device only what is shown
                 check_finite(self.train.loss, "training loss")
@@ -135,8 +143,8 @@ class Loop(ABC):
                     self.step, epoch=f"{self.epoch + 1}/{self.epochs}", **self._figures()
                 )
             self._save_in_epoch(stop)
-        time.stop()
-        return time
+        epoch_time.stop()
+        return epoch_time
 
     def _save_in_epoch(self, stop: StopRequest) -> None:
         """Saves where a signal or `checkpoint_every_steps` asks for it, and stops for a signal."""
@@ -159,6 +167,7 @@ class Loop(ABC):
             "step": self.step,
             "train": self.train.state_dict(),
             "stopped": self.stopped,
+            "seconds": self.seconds,
             **self._state(),
         }
         path = checkpoint.last_checkpoint(self.folder.path)
@@ -188,4 +197,5 @@ class Loop(ABC):
     def _load(self, state: checkpoint.State) -> None:
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.step, self.stopped = state["step"], state.get("stopped")
+        self._seconds_before = state.get("seconds", 0.0)
         self._load_state(state)

@@ -26,7 +26,6 @@ def finish_search(
     genotype: Genotype,
     accuracy: float,
     overrides: Sequence[str],
-    seconds: float,
 ) -> None:
     """Writes `genotype.json`, `cell.png` and `summary.json`; prints a summary.
 
@@ -35,7 +34,6 @@ def finish_search(
         genotype: What was derived.
         accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
         overrides: Of the command line.
-        seconds: How long this process took.
     """
     folder, text, table = run.folder.path, genotype_text(genotype), run.table
     replace_text(folder / GENOTYPE, genotype.to_json())
@@ -43,13 +41,15 @@ def finish_search(
     metrics = {"accuracy/genotype_validation": accuracy}
     metrics |= table.metrics(genotype) if table else {}
     stopped = {} if run.stopped is None else {"stopped": run.stopped}
-    write_summary(folder, "search", overrides, metrics, genotype=text, seconds=seconds, **stopped)
+    write_summary(
+        folder, "search", overrides, metrics, genotype=text, seconds=run.seconds, **stopped
+    )
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", text),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
         *([("benchmark", table.describe(genotype))] if table else []),
-        ("time", f"{seconds:.0f} s"),
+        ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({GENOTYPE}, {PICTURE}, metrics.jsonl)"),
         ("next", f"python retrain.py genotype={folder / GENOTYPE}"),
         ("watch", f"tensorboard --logdir {folder}"),
@@ -57,9 +57,7 @@ def finish_search(
     _say(f"{confidence_table(genotype)}\n{summary_table(rows, 'search done')}")
 
 
-def finish_retrain(
-    run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str], seconds: float
-) -> float:
+def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str]) -> float:
     """Writes `genotype.json`, `model.safetensors` and `summary.json`; prints a summary.
 
     Args:
@@ -67,7 +65,6 @@ def finish_retrain(
         genotype: What was trained.
         cost: Of the network, without its auxiliary head.
         overrides: Of the command line.
-        seconds: How long this process took.
 
     Returns:
         Top-1 in percent on the test set.
@@ -85,7 +82,7 @@ def finish_retrain(
         overrides,
         metrics,
         genotype=genotype_text(genotype),
-        seconds=seconds,
+        seconds=run.seconds,
         num_parameters=cost.num_parameters,
         multiply_adds=cost.multiply_adds,
     )
@@ -96,7 +93,7 @@ def finish_retrain(
         ("best epoch", f"top-1 {run.best_top1:.2f} % (picked on the test set: do not report)"),
         ("parameters", f"{cost.num_parameters:,} ({cost.num_parameters / 1e6:.2f} M)"),
         ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
-        ("time", f"{seconds:.0f} s"),
+        ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({WEIGHTS}, {SUMMARY}, metrics.jsonl)"),
         ("watch", f"tensorboard --logdir {folder}"),
     ]

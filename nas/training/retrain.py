@@ -145,13 +145,13 @@ class Retrain(Loop):
     def _figures(self) -> dict[str, float | str]:
         return {"loss": self.train.loss, "accuracy": self.train.accuracy}
 
-    def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
+    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
         metrics = {
             "loss/train": self.train.loss,
             "accuracy/train_top1": self.train.accuracy,
             "optimizer/learning_rate": self.updater.learning_rate,
             "regularisation/drop_path": self._drop_probability(),
-            **time.metrics(),
+            **epoch_time.metrics(),
             **memory_metrics(self.device),
         }
         line = f"loss {self.train.loss:.3f}  accuracy {self.train.accuracy:.1f} %"

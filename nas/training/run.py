@@ -144,6 +144,23 @@ class EpochTime:
         }
 
 
+def use_threads(num_threads: int | None) -> None:
+    """How many CPU threads share an operation; None leaves it to PyTorch (all cores).
+
+    Threads that wait for each other stand still as soon as one of their cores is busy elsewhere,
+    and operations of some microseconds gain little from a second one.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def choose_device(name: str) -> torch.device:
     """The device called `name`: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:<n>`.
 

@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from nas.derive import derive_sampled, draw_genotype, with_confidence
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
-from nas.local_search import Judge, Judged, local_search
+from nas.local_search import Judge, Judged, Jury, Values, local_search
 from nas.monitor.console import Progress
 from nas.scores import TrainingFree
 from nas.training.finals import Finals, hold
@@ -97,7 +97,7 @@ def by_local_search(
         max_evaluations: Likewise.
         max_images: Validation images that a genotype is judged by; None for all.
         seed: Of the untrained networks.
-        finals: What is held between the best; None for nothing.
+        finals: What is held from the best; None for nothing. All that it trains stands in the file.
     """
     space, probabilities, allows = run.space, run.supernet.probabilities(), run.supernet.allows
     untrained = training_free(run, seed)
@@ -107,20 +107,26 @@ def by_local_search(
             return lambda genotype: run.evaluate(genotype, max_images)
         return partial(untrained, name)
 
+    def neighbours(genotype: Genotype) -> Iterator[Genotype]:
+        return (other for other in space.neighbours(genotype) if allows(other.choices))
+
     start = [space.derive(probabilities)]
     start += [draw_genotype(space, probabilities, run.source.generator) for _ in range(num_samples)]
+    jury = Jury([judge(name) for name in judges])
     with Progress(max_evaluations, unit="genotype") as progress:
-        ranked = local_search(
-            start,
-            lambda genotype: (g for g in space.neighbours(genotype) if allows(g.choices)),
-            [judge(name) for name in judges],
-            beam=beam,
-            max_evaluations=max_evaluations,
-            on_evaluation=_Counter(progress),
-        )
+        count = _Counter(progress)
+
+        def ask(genotypes: Sequence[Genotype]) -> list[Values]:
+            said: list[Values] = []
+            for genotype in genotypes:
+                said += jury([genotype])
+                count()
+            return said
+
+        ranked = local_search(start, neighbours, ask, beam=beam, max_evaluations=max_evaluations)
     if finals is not None:
-        with Progress(min(finals.num_finalists, len(ranked)), unit="finalist") as progress:
-            ranked = hold(finals, run, ranked, _Counter(progress))
+        with Progress(finals.num_trainings * finals.steps) as progress:
+            ranked = hold(finals, run, ranked, jury, neighbours, _Counter(progress))
     columns = [*judges, *([] if finals is None else [TRAINING])]
     replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
@@ -139,11 +145,11 @@ def candidates_csv(ranked: Sequence[Judged], judges: Sequence[str]) -> str:
 
 
 class _Counter:
-    """Moves a progress display on by one a call."""
+    """Moves a progress display on."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._count = progress, 0
 
-    def __call__(self) -> None:
-        self._count += 1
+    def __call__(self, num_steps: int = 1) -> None:
+        self._count += num_steps
         self._progress.update(self._count)

@@ -145,8 +145,8 @@ class Search(Loop):
             figures["temperature"] = self.source.temperature
         return figures
 
-    def _log_epoch(self, log: RunLog, time: EpochTime) -> str:
-        metrics = self._metrics(time)
+    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
+        metrics = self._metrics(epoch_time)
         # First of all: it may end the search, and go back to the logits of another epoch.
         warning = self._look_for_collapse(metrics) if self._trains_logits else None
         probabilities = self.supernet.probabilities()
@@ -205,14 +205,14 @@ class Search(Loop):
             self.stopped += f"; back to the logits of epoch {found.good_epoch + 1}"
         return f"stopped {self.stopped}"
 
-    def _metrics(self, time: EpochTime) -> dict[str, float]:
+    def _metrics(self, epoch_time: EpochTime) -> dict[str, float]:
         """The figures of the epoch by name; see `nas.monitor.metrics` for what each means."""
         metrics = {
             "loss/train": self.train.loss,
             "accuracy/train": self.train.accuracy,
             "optimizer/learning_rate_weights": self.learner.weights.learning_rate,
             "optimizer/learning_rate_logits": self.learner.logits.learning_rate,
-            **time.metrics(),
+            **epoch_time.metrics(),
             **memory_metrics(self.supernet.device),
         }
         if self.source.sampler.uses_temperature:

@@ -13,8 +13,9 @@ from torch import nn
 
 from benchmarks.ranking import correlations, load_search, random_genotypes
 from benchmarks.ranking import main as ranking
+from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, parse_nasbench201
-from nas.local_search import Judged
+from nas.local_search import Judged, Jury
 from nas.network import build_network
 from nas.optimizers import OptimizerSettings
 from nas.training.finals import Finals, hold, train
@@ -22,6 +23,7 @@ from nas.training.search import Search
 
 FINALS = Finals(
     num_finalists=2,
+    num_trainings=2,
     steps=3,
     sizes={"channels": 4, "cells_per_stage": 1},
     weights=OptimizerSettings(learning_rate=0.05),
@@ -61,32 +63,67 @@ def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> Non
         optimizer.step()
         losses.append(loss.item())
     state = torch.get_rng_state()
-    found = train(FINALS, search, CONVS)
+    (found,) = train(FINALS, search, [CONVS])
     assert found == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)
-    assert torch.equal(state, torch.get_rng_state()) and found == train(FINALS, search, CONVS)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int) -> None:
+    before = torch.get_num_threads()
+    steps: list[int] = []
+    torch.set_num_threads(threads)
+    try:
+        together = train(FINALS, search, [CONVS, SKIPS, CONVS], steps.append)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    alone = [*train(FINALS, search, [CONVS]), *train(FINALS, search, [SKIPS])]
+    assert together == pytest.approx([*alone, alone[0]], rel=1e-4)
+    assert together[0] == together[2] and steps == [3, 3, 3]
 
 
 def test_a_network_that_diverges_is_the_worst(search: Search) -> None:
     wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30), steps=8)
-    assert train(wild, search, CONVS) == math.inf
+    assert train(wild, search, [CONVS]) == [math.inf]
 
 
-def test_training_is_one_judge_more_among_the_finalists(search: Search) -> None:
-    calls: list[None] = []
-    ranked = [
-        Judged(SKIPS, (3.0,), 1.0),
-        Judged(CONVS, (2.0,), 0.5),
-        Judged(replace(CONVS, choices={**CONVS.choices, "cell/0->3": "none"}), (1.0,), 0.0),
-    ]
+def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
+    values = {genotype_text(SKIPS): (3.0, 5.0), genotype_text(CONVS): (2.0, 4.0)}
+    ranked = [Judged(SKIPS, (3.0, 5.0), 1.0), Judged(CONVS, (2.0, 4.0), 0.5)]
+    ranked.append(Judged(with_none(CONVS), (1.0, 1.0), 0.0))
+    jury = Jury([lambda g: values[genotype_text(g)][0], lambda g: values[genotype_text(g)][1]])
     finals = replace(FINALS, steps=8)
-    found = hold(finals, search, ranked, lambda: calls.append(None))
-    assert len(found) == len(calls) == 2 and {len(j.values) for j in found} == {2}
-    by_genotype = {genotype_text(j.genotype): j for j in found}
-    loss = train(finals, search, SKIPS)
-    assert by_genotype[genotype_text(SKIPS)].values == (3.0, pytest.approx(-loss))
-    trained = [by_genotype[genotype_text(g)].values[1] for g in (SKIPS, CONVS)]
-    expected = [(1 + (trained[0] > trained[1])) / 2, (trained[1] > trained[0]) / 2]
-    assert [by_genotype[genotype_text(g)].standing for g in (SKIPS, CONVS)] == expected
+    found = {genotype_text(j.genotype): j for j in hold(finals, search, ranked, jury, lambda _: ())}
+    assert set(found) == set(values)  # two finalists, no neighbours
+    skips, convs = (found[genotype_text(g)] for g in (SKIPS, CONVS))
+    losses = train(finals, search, [SKIPS, CONVS])
+    assert skips.values == (3.0, 5.0, pytest.approx(-losses[0]))
+    assert convs.values == (2.0, 4.0, pytest.approx(-losses[1]))
+    expected = (1.0, 0.0) if losses[0] < losses[1] else (0.5, 0.5)
+    assert (skips.standing, convs.standing) == expected
+
+
+def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
+    asked: list[str] = []
+
+    def judge(genotype: Genotype) -> float:
+        asked.append(genotype_text(genotype))
+        return -float(list(genotype.choices.values()).count("none"))
+
+    finals = replace(FINALS, num_finalists=1, num_trainings=20)
+    ranked = [Judged(SKIPS, (-3.0,), 1.0)]
+    found = hold(finals, search, ranked, Jury([judge]), search.space.neighbours)
+    assert len(asked) == len(found) == 20
+    assert asked[0] == genotype_text(SKIPS)
+    start = set(SKIPS.choices.items())
+    assert all(len(start - set(j.genotype.choices.items())) <= 1 for j in found)
+    weights = [j.standing for j in found]
+    assert weights == sorted(weights, reverse=True)
+
+
+def with_none(genotype: Genotype) -> Genotype:
+    return replace(genotype, choices={**genotype.choices, "cell/0->3": "none"})
 
 
 # The command that ranks real architectures by a finished search
