@@ -18,6 +18,7 @@ from nas.genotype import Genotype
 from nas.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
+from nas.training.discretise import by_perturbation
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device, use_threads
@@ -40,6 +41,7 @@ FREE = frozenset(
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
     | {"derive.max_evaluations", "derive.finalists", "derive.final_trainings", "derive.final_steps"}
+    | {"derive.num_paths", "derive.tuning_steps"}
     | {f"derive.network.{name}" for name in NetworkConfig.__dataclass_fields__}
 )
 
@@ -104,6 +106,14 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
             max_images=rule.max_images,
             seed=config.seed,
             finals=finals_of(config),
+        )
+    if rule.name == "perturbation":
+        return by_perturbation(
+            run,
+            num_paths=rule.num_paths,
+            max_images=rule.max_images,
+            tuning_steps=rule.tuning_steps,
+            seed=config.seed,
         )
     return derive_argmax(run.space, run.supernet.probabilities()), run.validation_accuracy
 

@@ -159,6 +159,21 @@ class SampledConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PerturbationConfig:
+    """Derive by what the supernet loses without each option."""
+
+    name: str = "perturbation"
+    num_paths: int = 8  # that an accuracy is the mean of, with a sampler of one path
+    max_images: int | None = None  # validation images for each accuracy; null: all
+    tuning_steps: int = 200  # updates of the weights between two decisions
+
+    def __post_init__(self) -> None:
+        _at_least("derive", self, num_paths=1, tuning_steps=0)
+        if self.max_images is not None:
+            _at_least("derive", self, max_images=1)
+
+
+@dataclass(kw_only=True, slots=True)
 class NetworkConfig:
     """Sizes of the network that is trained; null is the default of the genotype's space."""
 
@@ -329,7 +344,7 @@ class SearchConfig(RunConfig):
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
-                "train: use derive=sampled or derive=local_search"
+                "train: use derive=sampled, derive=local_search or derive=perturbation"
             )
         if SAMPLERS.get(self.sampler.name).learns_from_losses:
             if self.bilevel.name != "first_order" or self.bilevel.logits_samples == 1:
@@ -389,6 +404,7 @@ def register_schemas() -> None:
         "argmax": ArgmaxConfig,
         "sampled": SampledConfig,
         "local_search": LocalSearchConfig,
+        "perturbation": PerturbationConfig,
     }.items():
         store.store(group="schema", name=name, node=node)
 

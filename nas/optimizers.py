@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,6 +109,13 @@ class Updater:
         self.settings = settings
         self._update_unsampled = update_unsampled
         self.optimizer = _build(self.parameters, settings)
+
+    def restarted(self, learning_rate: float) -> "Updater":
+        """A new one of the same parameters, without momentum, whose rate stays as it is given."""
+        settings = replace(
+            self.settings, learning_rate=learning_rate, schedule="constant", warmup_epochs=0
+        )
+        return Updater(self.parameters, settings, update_unsampled=self._update_unsampled)
 
     def set_epoch(self, epoch: int, epochs: int) -> float:
         """Sets and returns the learning rate of `epoch`."""

@@ -41,7 +41,8 @@ class Supernet:
         options: Option names by choice name, in the order of the rows of the logits.
         logits: Architecture parameters `[N, K]`, float32, on the host. Where a choice has fewer
             than K options its row is filled up; `masked_logits` hides the filling.
-        masked: `[N, K]`, bool, on the host: the filling, and the options that `prune` dropped.
+        masked: `[N, K]`, bool, on the host: the filling, and the options that `prune` and `keep`
+            dropped.
     """
 
     def __init__(
@@ -107,6 +108,12 @@ class Supernet:
                 kept[-1] = derivable[0]
             dropped = [k for k in left if k not in kept]
             self.masked[row, dropped] = True
+
+    def keep(self, name: str, option: str) -> None:
+        """Drops all options of choice `name` but `option`, for good."""
+        row = self.names.index(name)
+        self.masked[row] = True
+        self.masked[row, self.options[name].index(option)] = False
 
     def allows(self, choices: Mapping[str, str]) -> bool:
         """Whether none of the options in `choices`, by the name of the choice, was pruned."""

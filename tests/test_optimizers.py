@@ -257,3 +257,26 @@ def test_nesterov_without_momentum_is_refused_only_for_sgd() -> None:
     adam = OptimizerSettings(name="adam", nesterov=True, momentum=0.0)
     adam.check("weights")
     assert isinstance(Updater(parameters(), adam).optimizer, torch.optim.Adam)
+
+
+# Starting anew
+
+
+@pytest.mark.parametrize("update_unsampled", [False, True])
+def test_a_restarted_one_has_no_momentum_and_keeps_its_rate(update_unsampled: bool) -> None:
+    settings = OptimizerSettings(
+        learning_rate=0.5, momentum=0.9, weight_decay=0.1, schedule="cosine", warmup_epochs=2
+    )
+    tensors = parameters()
+    old = Updater(tensors, settings, update_unsampled=update_unsampled)
+    set_gradients(tensors)
+    old.step()
+    new = old.restarted(0.01)
+    for epoch in (0, 5):
+        assert new.set_epoch(epoch, 10) == new.learning_rate == pytest.approx(0.01)
+    before = [tensor.detach().clone() for tensor in tensors]
+    tensors[0].grad = torch.ones(3)
+    new.step()
+    expected = before[0] - 0.01 * (1 + 0.1 * before[0])
+    torch.testing.assert_close(tensors[0].detach(), expected)
+    assert torch.equal(tensors[1].detach(), before[1]) != update_unsampled

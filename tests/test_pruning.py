@@ -87,6 +87,15 @@ def test_ties_go_to_the_earlier_option() -> None:
     assert supernet.masked.tolist() == [[False, False, True, True]]
 
 
+def test_one_option_can_be_kept_by_name() -> None:
+    supernet = ragged(3, 2, 4)
+    supernet.keep("c1", "none")
+    supernet.keep("c2", "o3")
+    gone = [[False, False, False, True], [False, True, True, True], [True, True, True, False]]
+    assert supernet.masked.tolist() == gone
+    assert supernet.probabilities()["c2"].tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 @EVERY_SPACE
 def test_genotypes_have_only_what_was_kept(space: SearchSpace, keep: int) -> None:

@@ -58,6 +58,11 @@ class SearchSchedule:
     recalibration_batches: int = 0
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
 
+    def temperature(self, epoch: int) -> float:
+        """That of `epoch`, from 0."""
+        start, end = self.temperature_start, self.temperature_end
+        return linear_temperature(start, end, epoch, self.epochs)
+
 
 class Search(Loop):
     """Searches: trains a supernet and its logits.
@@ -107,9 +112,7 @@ class Search(Loop):
 
     def _start_epoch(self) -> None:
         schedule = self.schedule
-        self.source.temperature = linear_temperature(
-            schedule.temperature_start, schedule.temperature_end, self.epoch, schedule.epochs
-        )
+        self.source.temperature = schedule.temperature(self.epoch)
         for updater in (self.learner.weights, self.learner.logits):
             updater.set_epoch(self.epoch, schedule.epochs)
         # Within an epoch (a run that is resumed) the mask is that of the checkpoint.

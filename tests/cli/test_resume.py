@@ -166,6 +166,27 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     assert process.returncode == 128 + number, output
 
 
+def test_a_perturbation_that_is_stopped_starts_again(run_program: Run, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    few = ("derive.num_paths=1", "derive.tuning_steps=1")
+    settings = (*TINY_SEARCH, "derive=perturbation", *few)
+    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    slow = (*settings, "derive.num_paths=100000", f"run_dir={cut}")
+    process = start_program("search", *slow)
+    _wait_for(last_checkpoint(cut), process)
+    _wait_for_step(cut, int(str(_state(whole)["step"])), process)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, output
+    assert output.strip().splitlines()[-1] == "stopped by SIGINT" and "Traceback" not in output
+    _same(_state(whole), _state(cut))
+    assert not (cut / "genotype.json").exists()
+    code, output = run_program("search", *settings, f"run_dir={cut}")
+    assert code == 0, output
+    assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+
+
 def _wait_for_step(run: Path, step: int, process: object, timeout_s: float = 90.0) -> None:
     end = time.monotonic() + timeout_s
     while int(str(_state(run)["step"])) < step:

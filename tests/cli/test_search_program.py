@@ -75,6 +75,10 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("warm_start.score=synflow", "warm_start.num_samples=10", "sampler=score_function"),
         ("derive=local_search", "derive.judges=[validation,naswot]", "derive.max_evaluations=20"),
         ("derive=local_search", "derive.max_evaluations=9", *FINALS),
+        ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=2"),
+        ("derive=perturbation", "sampler=softmax", "space.partial_channels=2", "precision=bf16"),
+        ("derive=perturbation", "space.track_running_stats=true", "derive.num_paths=1"),
+        ("derive=perturbation", "bilevel.weight_samples=fair", "derive.num_paths=1"),
         ("precision=bf16",),
         ("channels_last=false", "deterministic=true"),
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
@@ -109,6 +113,37 @@ def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) 
     assert len(rows) == 2 and float(rows[0]["standing"]) >= float(rows[1]["standing"])
     assert rows[0]["architecture"] == json.loads((run / "summary.json").read_text())["genotype"]
     assert float(rows[0]["training"]) < 0
+
+
+@pytest.mark.parametrize("sampler", ["softmax", "uniform"])
+@pytest.mark.parametrize("space", sorted(SPACES))
+def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state(
+    run_program: Run, tmp_path: Path, space: str, sampler: str
+) -> None:
+    run = tmp_path / "run"
+    size = ("epochs=1", "batch_size=32", "data.limit=128", f"run_dir={run}")
+    derive = ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1")
+    where = (f"space={space}", f"sampler={sampler}", *_SMALL[space])
+    code, output = run_program("search", *where, *size, *derive)
+    assert code == 0, output
+    text = (run / "genotype.json").read_text()
+    genotype = Genotype.load(run / "genotype.json")
+    assert genotype.space == space and genotype.confidence.keys() == genotype.choices.keys()
+    for name, option in genotype.choices.items():
+        line = f"{name}: {option}  (% without: "
+        assert line in output and line in (run / "search.log").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    accuracy = summary["metrics"]["accuracy/genotype_validation"]
+    assert 0 <= accuracy <= 100 and f"{accuracy:.2f} %" in output
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    assert not state["masked"].any(), "the search can be derived from in another way"
+    (run / "genotype.json").unlink()
+    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    assert code == 0, output
+    assert (run / "genotype.json").read_text() == text
+    settings = ("derive=sampled", "derive.num_samples=2")
+    code, output = run_program("search", *where, *size, *settings)
+    assert code == 0, output
 
 
 def test_the_same_seed_finds_the_same_and_another_does_not(
@@ -262,6 +297,10 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("sampler=score_function", "bilevel=second_order"), r"set bilevel=first_order"),
         (("sampler=score_function", "bilevel.logits_samples=1"), r"null or at least 2"),
         (("sampler=uniform",), r"use derive=sampled"),
+        (("derive=perturbtion",), r"did you mean 'perturbation'\?"),
+        (("derive=perturbation", "derive.num_paths=0"), r"derive.num_paths is 0: must be at least"),
+        (("derive=perturbation", "derive.tuning_steps=-1"), r"derive.tuning_steps is -1: must be"),
+        (("derive=perturbation", "derive.max_images=0"), r"derive.max_images is 0: must be at"),
         (("derive=local_search", "derive.judges=[naswort]"), r"did you mean 'naswot'\?"),
         (("derive=local_search", "derive.judges=[]"), r"derive.judges must be different names"),
         (("sampler.temperature_end=0",), r"sampler.temperature_end is 0.0: must be positive"),
