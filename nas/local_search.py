@@ -1,13 +1,15 @@
 """Search from genotype to genotype, by one changed decision at a time.
 
 Whoever judges genotypes (a supernet, a training-free score) gives numbers of a scale of their own.
-So what counts are ranks within the pool of all genotypes seen so far, averaged over the judges.
+So what counts is where a number stands in the pool of all genotypes seen so far, averaged over the
+judges.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nas.genotype import Genotype
@@ -19,6 +21,8 @@ Values = tuple[float, ...]
 """What several judges say of one genotype."""
 
 Key = tuple[tuple[str, str], ...]
+Values2D = NDArray[np.float64]
+Scale = Callable[[Values2D], Values2D]
 
 
 class Jury:
@@ -46,13 +50,62 @@ class Judged:
     Attributes:
         genotype: The genotype.
         values: By judge.
-        standing: Mean over the judges, by their weights, of the share of the pool that is worse,
-            0 to 1.
+        standing: Mean over the judges of where it stands in the pool.
     """
 
     genotype: Genotype
     values: Values
     standing: float
+
+
+def ranks(values: Values2D) -> Values2D:
+    """The share of the pool that is worse, 0 to 1; equal values share a rank.
+
+    Args:
+        values: `[genotypes, judges]`.
+    """
+    shares: Values2D = (rankdata(values, axis=0) - 1) / max(len(values) - 1, 1)
+    return shares
+
+
+def standard_scores(values: Values2D) -> Values2D:
+    """How many standard deviations above the mean of the pool.
+
+    Unlike ranks they tell a clear lead from one by chance, of which there are many in a pool of
+    neighbours. What is not finite counts as the worst that is.
+
+    Args:
+        values: `[genotypes, judges]`.
+    """
+    finite = np.where(np.isfinite(values), values, np.nan)
+    known = ~np.isnan(finite).all(axis=0)
+    scores = np.zeros_like(values)
+    finite = finite[:, known]
+    finite = np.where(np.isnan(finite), np.nanmin(finite, axis=0), finite)
+    deviation = finite.std(axis=0)
+    scores[:, known] = (finite - finite.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    return scores
+
+
+def rank(
+    pool: Sequence[tuple[Genotype, Values]],
+    scale: Scale = ranks,
+    weights: Sequence[float] | None = None,
+) -> list[Judged]:
+    """The pool, best first; ties keep their order.
+
+    Args:
+        pool: Genotypes and what the judges say of them.
+        scale: What makes the judges comparable.
+        weights: Of the judges; None for equal ones.
+    """
+    scaled = scale(np.array([values for _, values in pool], dtype=np.float64))
+    standings = np.average(scaled, axis=1, weights=weights)
+    found = [
+        Judged(genotype, values, float(standing))
+        for (genotype, values), standing in zip(pool, standings, strict=True)
+    ]
+    return sorted(found, key=lambda judged: -judged.standing)
 
 
 def local_search(
@@ -62,6 +115,7 @@ def local_search(
     *,
     beam: int,
     max_evaluations: int,
+    scale: Scale = ranks,
     weights: Sequence[float] | None = None,
 ) -> list[Judged]:
     """Looks at the neighbours of the best until the `beam` best have no neighbour left to see.
@@ -72,6 +126,7 @@ def local_search(
         jury: What the judges say; asked of several genotypes at a time, of each once.
         beam: How many of the best must have been expanded.
         max_evaluations: Genotypes to judge at most.
+        scale: What makes the judges comparable.
         weights: Of the judges in the standing; None for equal ones.
 
     Returns:
@@ -89,31 +144,12 @@ def local_search(
 
     add(start)
     while True:
-        ranked = rank(list(pool.values()), weights)
+        ranked = rank(list(pool.values()), scale, weights)
         unseen = [j.genotype for j in ranked[:beam] if _key(j.genotype) not in expanded]
         if not unseen or len(pool) >= max_evaluations:
             return ranked
         expanded.add(_key(unseen[0]))
         add(neighbours(unseen[0]))
-
-
-def rank(
-    pool: Sequence[tuple[Genotype, Values]], weights: Sequence[float] | None = None
-) -> list[Judged]:
-    """The pool by mean rank, best first; equal values share a rank, ties keep their order.
-
-    Args:
-        pool: Genotypes and what the judges say of them.
-        weights: Of the judges; None for equal ones.
-    """
-    columns = np.array([values for _, values in pool])
-    shares = (rankdata(columns, axis=0) - 1) / max(len(pool) - 1, 1)
-    standings = np.average(shares, axis=1, weights=weights)
-    found = [
-        Judged(genotype, values, float(standing))
-        for (genotype, values), standing in zip(pool, standings, strict=True)
-    ]
-    return sorted(found, key=lambda judged: -judged.standing)
 
 
 def _key(genotype: Genotype) -> Key:

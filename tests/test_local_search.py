@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import zscore
 
 from nas.genotype import Genotype
-from nas.local_search import Judged, Jury, local_search, rank
+from nas.local_search import Judged, Jury, local_search, rank, standard_scores
 from nas.spaces import DARTS, NASBench201
 from nas.spaces.nasbench201 import cell_edges
 
@@ -59,13 +61,29 @@ def test_weights_of_the_judges() -> None:
     def standings(ranked: list[Judged]) -> dict[str, float]:
         return {judged.genotype.choices["cell/0->1"]: judged.standing for judged in ranked}
 
-    assert standings(rank(pool, [1, 3])) == pytest.approx({"a": 0, "b": 0.875, "c": 0.625})
-    assert standings(rank(pool)) == standings(rank(pool, [2, 2]))
+    assert standings(rank(pool, weights=[1, 3])) == pytest.approx({"a": 0, "b": 0.875, "c": 0.625})
+    assert standings(rank(pool)) == standings(rank(pool, weights=[2, 2]))
 
 
 def test_infinite_judgements_are_ranked_too() -> None:
     pool = [(genotype(o), (value,)) for o, value in zip("abc", (0.0, float("-inf"), 1.0))]  # noqa: B905
     assert [judged.values[0] for judged in rank(pool)] == [1.0, 0.0, float("-inf")]
+
+
+def test_standard_scores_see_how_far_ahead_one_is() -> None:
+    noise, lead = [0.0, 2.0, 2.9, 3.0], [0.0, 0.1, 5.0, 0.2]
+    pool = [(genotype(o, "a"), v) for o, v in zip("abcd", zip(noise, noise, lead))]  # noqa: B905
+    assert rank(pool)[0].genotype == genotype("d", "a")
+    scaled = rank(pool, standard_scores)
+    assert scaled[0].genotype == genotype("c", "a")
+    expected = [(2 * zscore(noise)[k] + zscore(lead)[k]) / 3 for k in (2, 3)]
+    assert [judged.standing for judged in scaled[:2]] == pytest.approx(expected)
+
+
+def test_standard_scores_of_what_is_infinite_or_all_equal() -> None:
+    values = np.array([[1, 7, -np.inf, 0], [-np.inf, 7, -np.inf, 1], [3, 7, -np.inf, 5]])
+    expected = np.stack([zscore([1, 1, 3]), [0, 0, 0], [0, 0, 0], zscore([0, 1, 5])], axis=1)
+    assert standard_scores(values) == pytest.approx(expected)
 
 
 def test_no_genotype_is_judged_twice_and_the_limit_holds() -> None:

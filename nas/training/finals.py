@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nas.bilevel import Batch
 from nas.genotype import Genotype
-from nas.local_search import Judged, Jury, Values, local_search
+from nas.genotype_text import genotype_text
+from nas.local_search import Judged, Jury, Values, local_search, standard_scores
 from nas.network import build_network
 from nas.optimizers import OptimizerSettings, Updater
 from nas.training.run import num_cores, to_device
@@ -55,11 +56,13 @@ def hold(
     jury: Jury,
     neighbours: Callable[[Genotype], Iterable[Genotype]],
     on_step: Callable[[int], None] = lambda num_networks: None,
+    on_round: Callable[[str], None] = lambda line: None,
 ) -> list[Judged]:
     """A local search from the first of `ranked`, their training as one judge more.
 
-    In the standing the training weighs as much as the jury together: it alone has seen the
-    architecture at the size it is meant for, but what learns fastest at first need not end best.
+    The training weighs as much as the jury together: it alone has seen the architecture at the size
+    it is meant for, but what learns fastest at first need not end best. Standard scores count:
+    among neighbours the jury tells chance differences, and a training now and then a large one.
 
     Args:
         finals: What is held.
@@ -68,6 +71,7 @@ def hold(
         jury: What has ranked them.
         neighbours: The genotypes one decision away.
         on_step: Called with the number of networks that have made a step.
+        on_round: Called with a line that sums up what has been trained together.
 
     Returns:
         All genotypes that were trained, best first.
@@ -75,6 +79,8 @@ def hold(
 
     def train_and_judge(genotypes: Sequence[Genotype]) -> list[Values]:
         losses = train(finals, run, genotypes, on_step)
+        loss, best = min(zip(losses, map(genotype_text, genotypes), strict=True))
+        on_round(f"{len(genotypes)} trained alone, lowest loss {loss:.3f}: {best}")
         said = jury(genotypes)
         return [(*values, -loss) for values, loss in zip(said, losses, strict=True)]
 
@@ -85,6 +91,7 @@ def hold(
         train_and_judge,
         beam=1,
         max_evaluations=finals.num_trainings,
+        scale=standard_scores,
         weights=[*[1.0] * num_judges, num_judges],
     )
 

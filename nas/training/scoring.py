@@ -126,7 +126,8 @@ def by_local_search(
         ranked = local_search(start, neighbours, ask, beam=beam, max_evaluations=max_evaluations)
     if finals is not None:
         with Progress(finals.num_trainings * finals.steps) as progress:
-            ranked = hold(finals, run, ranked, jury, neighbours, _Counter(progress))
+            count = _Counter(progress)
+            ranked = hold(finals, run, ranked, jury, neighbours, count, progress.line)
     columns = [*judges, *([] if finals is None else [TRAINING])]
     replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)

@@ -100,7 +100,8 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
     losses = train(finals, search, [SKIPS, CONVS])
     assert skips.values == (3.0, 5.0, pytest.approx(-losses[0]))
     assert convs.values == (2.0, 4.0, pytest.approx(-losses[1]))
-    expected = (1.0, 0.0) if losses[0] < losses[1] else (0.5, 0.5)
+    # Two standard scores are 1 and -1: the jury's mean is 1 for SKIPS.
+    expected = (1.0, -1.0) if losses[0] < losses[1] else (0.0, 0.0)
     assert (skips.standing, convs.standing) == expected
 
 
