@@ -41,7 +41,7 @@ FREE = frozenset(
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
     | {"derive.max_evaluations", "derive.finalists", "derive.final_trainings", "derive.final_steps"}
-    | {"derive.num_paths", "derive.tuning_steps"}
+    | {"derive.playoff", "derive.playoff_steps", "derive.num_paths", "derive.tuning_steps"}
     | {f"derive.network.{name}" for name in NetworkConfig.__dataclass_fields__}
 )
 

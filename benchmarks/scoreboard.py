@@ -64,14 +64,17 @@ _RANDOM = (*_NO_WARM_START, "sampler=uniform", "epochs=1")  # the supernet is no
 def _best_of(score: str, num_samples: int, num_evaluations: int) -> Method:
     judged = (f"derive.num_samples={num_samples}", f"derive.max_evaluations={num_evaluations}")
     judge = f"derive.judges=[{score}]"
-    return Method((*_RANDOM, "derive.finalists=0", judge, *judged), judge=score)
+    return Method((*_RANDOM, "derive.finalists=0", "derive.playoff=0", judge, *judged), judge=score)
 
 
 METHODS: dict[str, Method] = {
     OURS: Method(),
-    "without finals": Method(("derive.finalists=0",), OURS),
+    "without play-off": Method(("derive.playoff=0",), OURS),
+    "without finals": Method(("derive.finalists=0", "derive.playoff=0"), OURS),
     "finals without neighbours": Method(("derive.final_trainings=12",), OURS),
-    "supernet alone": Method(("derive.finalists=0", "derive.judges=[validation]"), OURS),
+    "supernet alone": Method(
+        ("derive.finalists=0", "derive.playoff=0", "derive.judges=[validation]"), OURS
+    ),
     "random search, trained alone": Method(
         (
             *_RANDOM,

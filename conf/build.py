@@ -131,6 +131,8 @@ def finals_of(config: SearchConfig) -> Finals | None:
         num_finalists=rule.finalists,
         num_trainings=rule.final_trainings,
         steps=rule.final_steps,
+        num_in_playoff=rule.playoff,
+        playoff_steps=rule.playoff_steps,
         sizes=sizes_of(rule.network),
         weights=config.weights,
         seed=config.seed,

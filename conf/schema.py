@@ -200,15 +200,23 @@ class LocalSearchConfig(SampledConfig):
     finalists: int = 0  # so many of the best are trained alone, then neighbours of the best
     final_trainings: int = 60  # at most
     final_steps: int = 100  # of each
+    playoff: int = 0  # so many of the best are trained once more, for longer, which alone decides
+    playoff_steps: int = 300  # of each
     network: NetworkConfig = field(default_factory=NetworkConfig)  # of the finalists
 
     def __post_init__(self) -> None:
         SampledConfig.__post_init__(self)
         _at_least("derive", self, beam=1, max_evaluations=1, finalists=0, final_steps=2)
+        _at_least("derive", self, playoff=0, playoff_steps=2)
         if self.final_trainings < self.finalists:
             raise ValueError(
                 f"derive.final_trainings must be at least derive.finalists = {self.finalists}, got "
                 f"{self.final_trainings}"
+            )
+        if self.playoff > self.finalists:
+            raise ValueError(
+                f"derive.playoff must be at most derive.finalists = {self.finalists}, got "
+                f"{self.playoff}"
             )
         known = (VALIDATION, *SCORES)
         for name in self.judges:

@@ -139,6 +139,8 @@ def local_search(
         new = {_key(genotype): genotype for genotype in genotypes}
         new = {key: genotype for key, genotype in new.items() if key not in pool}
         taken = list(new)[: max_evaluations - len(pool)]
+        if not taken:
+            return
         said = jury([new[key] for key in taken])
         pool.update((key, (new[key], values)) for key, values in zip(taken, said, strict=True))
 

@@ -113,6 +113,17 @@ def test_several_genotypes_are_judged_at_a_time() -> None:
     assert batches == [1, 4, 2, 1]  # aa, its neighbours, what is new around ab, and around bb
 
 
+def test_nobody_is_asked_of_nothing() -> None:
+    a, b = genotype("a"), genotype("b")
+
+    def jury(genotypes: Sequence[Genotype]) -> list[tuple[float]]:
+        assert genotypes
+        return [(1.0,)] * len(genotypes)
+
+    found = local_search([a, b], lambda _: [a, b], jury, beam=2, max_evaluations=9)
+    assert len(found) == 2
+
+
 def test_all_of_the_beam_are_expanded() -> None:
     """Two peaks: a beam of one stays on the first, a wider one crosses over."""
     values = {

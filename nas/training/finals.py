@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -34,6 +34,8 @@ class Finals:
         num_trainings: Trainings at most. After the finalists come the neighbours of the best, as
             long as one of them is better.
         steps: Of a training, at most one epoch.
+        num_in_playoff: How many of the best are trained once more, for longer; 0 for none.
+        playoff_steps: Of such a training, at most one epoch.
         sizes: Sizes of their network by name; what is missing has the space's default.
         weights: Their optimiser; the learning rate stays as it is.
         seed: Of the initial weights, the same for all.
@@ -43,10 +45,17 @@ class Finals:
     num_finalists: int
     num_trainings: int
     steps: int
+    num_in_playoff: int
+    playoff_steps: int
     sizes: Mapping[str, Any]
     weights: OptimizerSettings
     seed: int
     channels_last: bool
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of all networks together, at most."""
+        return self.num_trainings * self.steps + self.num_in_playoff * self.playoff_steps
 
 
 def hold(
@@ -64,6 +73,10 @@ def hold(
     it is meant for, but what learns fastest at first need not end best. Standard scores count:
     among neighbours the jury tells chance differences, and a training now and then a large one.
 
+    What stands at the top at the end differs by less than chance. So the best few are trained once
+    more, for longer, and the lowest loss decides: they are alike enough for it, and nothing else
+    says more about the network that is wanted.
+
     Args:
         finals: What is held.
         run: The search, whose training images and first batches all finalists see.
@@ -74,18 +87,22 @@ def hold(
         on_round: Called with a line that sums up what has been trained together.
 
     Returns:
-        All genotypes that were trained, best first.
+        All genotypes that were trained, best first. The last value of each is minus its loss; those
+        of the play-off have that of the play-off after it.
     """
 
-    def train_and_judge(genotypes: Sequence[Genotype]) -> list[Values]:
-        losses = train(finals, run, genotypes, on_step)
+    def minus_losses(genotypes: Sequence[Genotype], steps: int) -> list[float]:
+        losses = train(finals, run, genotypes, steps, on_step)
         loss, best = min(zip(losses, map(genotype_text, genotypes), strict=True))
-        on_round(f"{len(genotypes)} trained alone, lowest loss {loss:.3f}: {best}")
-        said = jury(genotypes)
-        return [(*values, -loss) for values, loss in zip(said, losses, strict=True)]
+        on_round(f"{len(genotypes)} trained for {steps} steps, lowest loss {loss:.3f}: {best}")
+        return [-loss for loss in losses]
+
+    def train_and_judge(genotypes: Sequence[Genotype]) -> list[Values]:
+        trained = minus_losses(genotypes, finals.steps)
+        return [(*values, value) for values, value in zip(jury(genotypes), trained, strict=True)]
 
     num_judges = len(ranked[0].values)
-    return local_search(
+    found = local_search(
         [judged.genotype for judged in ranked[: finals.num_finalists]],
         neighbours,
         train_and_judge,
@@ -94,12 +111,22 @@ def hold(
         scale=standard_scores,
         weights=[*[1.0] * num_judges, num_judges],
     )
+    best, others = found[: finals.num_in_playoff], found[finals.num_in_playoff :]
+    if len(best) > 1:
+        trained = minus_losses([judged.genotype for judged in best], finals.playoff_steps)
+        best = [
+            replace(judged, values=(*judged.values, value))
+            for judged, value in zip(best, trained, strict=True)
+        ]
+        best.sort(key=lambda judged: -judged.values[-1])
+    return best + others
 
 
 def train(
     finals: Finals,
     run: Search,
     genotypes: Sequence[Genotype],
+    steps: int,
     on_step: Callable[[int], None] = lambda num_networks: None,
 ) -> list[float]:
     """The loss per image of each genotype's network in the second half of its steps.
@@ -111,7 +138,7 @@ def train(
     """
     entrants = [_Entrant(finals, run, genotype) for genotype in genotypes]
     with _side_by_side(run.supernet.device) as for_each:
-        for batch in islice(run.data.train.epoch(0), finals.steps):
+        for batch in islice(run.data.train.epoch(0), steps):
             for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), entrants):
                 pass
             on_step(len(entrants))

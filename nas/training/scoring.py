@@ -19,8 +19,8 @@ from nas.warm_start import warm_start
 VALIDATION = "validation"
 """The judge that asks the supernet for the accuracy on the validation half."""
 
-TRAINING = "training"
-"""The judge of the finals: minus the loss of a short training."""
+TRAINING, PLAYOFF = "training", "playoff"
+"""The judges of the finals: minus the loss of a short training, and of a longer one."""
 
 CANDIDATES = "candidates.csv"
 
@@ -125,23 +125,24 @@ def by_local_search(
 
         ranked = local_search(start, neighbours, ask, beam=beam, max_evaluations=max_evaluations)
     if finals is not None:
-        with Progress(finals.num_trainings * finals.steps) as progress:
+        with Progress(finals.max_steps) as progress:
             count = _Counter(progress)
             ranked = hold(finals, run, ranked, jury, neighbours, count, progress.line)
-    columns = [*judges, *([] if finals is None else [TRAINING])]
+    columns = [*judges, *([] if finals is None else [TRAINING, PLAYOFF])]
     replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
     return genotype, run.evaluate(genotype)
 
 
 def candidates_csv(ranked: Sequence[Judged], judges: Sequence[str]) -> str:
-    """The genotypes as text with their standing and the value of each judge."""
+    """The genotypes as text with their standing and the value of each judge, if it has one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["architecture", "standing", *judges])
     for judged in ranked:
-        values = (f"{value:.6g}" for value in (judged.standing, *judged.values))
-        writer.writerow([genotype_text(judged.genotype), *values])
+        values = [f"{value:.6g}" for value in (judged.standing, *judged.values)]
+        missing = [""] * (len(judges) - len(judged.values))
+        writer.writerow([genotype_text(judged.genotype), *values, *missing])
     return text.getvalue()
 
 

@@ -46,7 +46,7 @@ def _same(a: object, b: object, where: str = "") -> None:
 
 def _state(run: Path) -> dict[str, object]:
     state: dict[str, object] = torch.load(last_checkpoint(run), weights_only=True)
-    del state["settings"], state["overrides"]
+    del state["settings"], state["overrides"], state["seconds"]
     return state
 
 

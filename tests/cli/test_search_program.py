@@ -105,12 +105,15 @@ def test_every_setting_can_be_used(
 def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     judged = ("derive=local_search", "derive.judges=[parameters,naswot]", *FINALS)
+    judged = (*judged, "derive.final_trainings=3", "derive.playoff=2", "derive.playoff_steps=4")
     code, output = run_program("search", *TINY_SEARCH, *judged, f"run_dir={run}")
     assert code == 0, output
     with (run / "candidates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["architecture", "standing", "parameters", "naswot", "training"]
-    assert len(rows) == 2 and float(rows[0]["standing"]) >= float(rows[1]["standing"])
+    columns = ["architecture", "standing", "parameters", "naswot", "training", "playoff"]
+    assert list(rows[0]) == columns and len(rows) == 3
+    assert float(rows[0]["playoff"]) >= float(rows[1]["playoff"]) and rows[2]["playoff"] == ""
+    assert all(float(row["standing"]) >= float(rows[2]["standing"]) for row in rows[:2])
     assert rows[0]["architecture"] == json.loads((run / "summary.json").read_text())["genotype"]
     assert float(rows[0]["training"]) < 0
 

@@ -25,6 +25,8 @@ FINALS = Finals(
     num_finalists=2,
     num_trainings=2,
     steps=3,
+    num_in_playoff=0,
+    playoff_steps=4,
     sizes={"channels": 4, "cells_per_stage": 1},
     weights=OptimizerSettings(learning_rate=0.05),
     seed=5,
@@ -63,7 +65,7 @@ def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> Non
         optimizer.step()
         losses.append(loss.item())
     state = torch.get_rng_state()
-    (found,) = train(FINALS, search, [CONVS])
+    (found,) = train(FINALS, search, [CONVS], 3)
     assert found == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -74,18 +76,18 @@ def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int
     steps: list[int] = []
     torch.set_num_threads(threads)
     try:
-        together = train(FINALS, search, [CONVS, SKIPS, CONVS], steps.append)
+        together = train(FINALS, search, [CONVS, SKIPS, CONVS], 3, steps.append)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    alone = [*train(FINALS, search, [CONVS]), *train(FINALS, search, [SKIPS])]
+    alone = [*train(FINALS, search, [CONVS], 3), *train(FINALS, search, [SKIPS], 3)]
     assert together == pytest.approx([*alone, alone[0]], rel=1e-4)
     assert together[0] == together[2] and steps == [3, 3, 3]
 
 
 def test_a_network_that_diverges_is_the_worst(search: Search) -> None:
-    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30), steps=8)
-    assert train(wild, search, [CONVS]) == [math.inf]
+    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30))
+    assert train(wild, search, [CONVS], 8) == [math.inf]
 
 
 def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
@@ -97,7 +99,7 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
     found = {genotype_text(j.genotype): j for j in hold(finals, search, ranked, jury, lambda _: ())}
     assert set(found) == set(values)  # two finalists, no neighbours
     skips, convs = (found[genotype_text(g)] for g in (SKIPS, CONVS))
-    losses = train(finals, search, [SKIPS, CONVS])
+    losses = train(finals, search, [SKIPS, CONVS], 8)
     assert skips.values == (3.0, 5.0, pytest.approx(-losses[0]))
     assert convs.values == (2.0, 4.0, pytest.approx(-losses[1]))
     # Two standard scores are 1 and -1: the jury's mean is 1 for SKIPS.
@@ -123,8 +125,31 @@ def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
     assert weights == sorted(weights, reverse=True)
 
 
+def test_a_playoff_decides_between_the_best(search: Search) -> None:
+    ranked = [Judged(g, (1.0,), 1.0) for g in (SKIPS, CONVS, with_none(CONVS))]
+    values = {genotype_text(SKIPS): 9.0, genotype_text(CONVS): 5.0}
+    jury = Jury([lambda g: values.get(genotype_text(g), 0.0)])
+    finals = replace(FINALS, num_finalists=3, num_trainings=3, num_in_playoff=2)
+    steps: list[int] = []
+    lines: list[str] = []
+    found = hold(finals, search, ranked, jury, lambda _: (), steps.append, lines.append)
+    before = hold(replace(finals, num_in_playoff=0), search, ranked, jury, lambda _: ())
+    assert found[2] == before[2], "who is not in the play-off stays behind"
+    losses = train(finals, search, [j.genotype for j in before[:2]], 4)
+    for judged, loss in zip(before[:2], losses, strict=True):
+        (same,) = (j for j in found[:2] if j.genotype == judged.genotype)
+        assert same.standing == judged.standing
+        assert same.values == (*judged.values, pytest.approx(-loss))
+    assert found[0].values[-1] > found[1].values[-1] == -max(losses)
+    assert sum(steps) == finals.max_steps == 3 * 3 + 2 * 4
+    assert [line.split(",")[0] for line in lines] == [
+        "3 trained for 3 steps",
+        "2 trained for 4 steps",
+    ]
+
+
 def with_none(genotype: Genotype) -> Genotype:
-    return replace(genotype, choices={**genotype.choices, "cell/0->3": "none"})
+    return replace(genotype, choices={**genotype.choices, "cell/0->1": "none"})
 
 
 # The command that ranks real architectures by a finished search
