@@ -241,7 +241,7 @@ class WarmStartConfig:
 class BenchmarkConfig:
     """A table of trained architectures to look results up in; the search does not see it."""
 
-    nasbench201: str | None = None  # CSV file: architecture, cifar10_test
+    nasbench201: str | None = None  # CSV file (architecture, cifar10_test) or NATS-Bench's own
     epochs: int = 200  # that its accuracies were got with
     column: str = "cifar10_test"
 
