@@ -61,6 +61,7 @@ class DARTSConfig:
     track_running_stats: bool = False  # of the same; off: statistics of the batch
     pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
     partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
+    edge_normalization: bool = False  # weights for the inputs of a node, learnt like the logits
 
     def __post_init__(self) -> None:
         _at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
@@ -317,6 +318,15 @@ class SearchConfig(RunConfig):
         self.logits.check("logits")
         self.pruning.check(self)
         self.collapse.check("collapse", learns=SAMPLERS.get(self.sampler.name).learns)
+        if getattr(self.space, "edge_normalization", False) and (
+            SAMPLERS.get(self.sampler.name).one_path
+        ):
+            dense = [name for name in SAMPLERS if not SAMPLERS.get(name).one_path]
+            raise ValueError(
+                f"space.edge_normalization is learnt from mixtures of all operations, which "
+                f"sampler={self.sampler.name} does not run: set it to false, or sampler to one of "
+                f"{', '.join(sorted(dense))}"
+            )
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
