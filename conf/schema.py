@@ -61,6 +61,7 @@ class DARTSConfig:
     track_running_stats: bool = False  # of the same; off: statistics of the batch
     pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
     partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
+    edge_normalization: bool = False  # weights for the inputs of a node, learnt like the logits
 
     def __post_init__(self) -> None:
         _at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
@@ -273,7 +274,7 @@ class WarmStartConfig:
 class BenchmarkConfig:
     """A table of trained architectures to look results up in; the search does not see it."""
 
-    nasbench201: str | None = None  # CSV file: architecture, cifar10_test
+    nasbench201: str | None = None  # CSV file (architecture, cifar10_test) or NATS-Bench's own
     epochs: int = 200  # that its accuracies were got with
     column: str = "cifar10_test"
 
@@ -349,6 +350,15 @@ class SearchConfig(RunConfig):
         self.logits.check("logits")
         self.pruning.check(self)
         self.collapse.check("collapse", learns=SAMPLERS.get(self.sampler.name).learns)
+        if getattr(self.space, "edge_normalization", False) and (
+            SAMPLERS.get(self.sampler.name).one_path
+        ):
+            dense = [name for name in SAMPLERS if not SAMPLERS.get(name).one_path]
+            raise ValueError(
+                f"space.edge_normalization is learnt from mixtures of all operations, which "
+                f"sampler={self.sampler.name} does not run: set it to false, or sampler to one of "
+                f"{', '.join(sorted(dense))}"
+            )
         if not SAMPLERS.get(self.sampler.name).learns and self.derive.name == "argmax":
             raise ValueError(
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "

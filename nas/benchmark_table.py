@@ -5,13 +5,14 @@ A table is a spectator: a search shows what it says and decides nothing by it.
 
 import csv
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, nasbench201_text, parse_nasbench201
+from nas.nats_bench import is_nats_bench, nats_bench_rows
 
 ARCHITECTURE, EPOCHS = "architecture", "epochs"
 
@@ -35,7 +36,7 @@ class BenchmarkTable:
     """Test accuracies by architecture, all after the same number of epochs.
 
     Attributes:
-        column: The column of the file that they come from, such as `cifar10_test`.
+        column: The column that they come from, such as `cifar10_test`.
         epochs: Epochs of training behind them: 12 and 200 are different tables.
         accuracies: In percent, by the text form of the genotype.
     """
@@ -48,8 +49,10 @@ class BenchmarkTable:
     def read(cls, path: Path, epochs: int, column: str = "cifar10_test") -> "BenchmarkTable":
         """Reads a CSV file with the columns `architecture`, `column` and perhaps `epochs`.
 
+        Or the official files, which must be trusted; see `nas.nats_bench`.
+
         Args:
-            path: The file.
+            path: The CSV file, the official folder, or the official `.pickle.pbz2` file.
             epochs: What the accuracies must have been got with; checked where the file says it.
             column: Accuracies in percent.
 
@@ -57,23 +60,14 @@ class BenchmarkTable:
             UserError: the file cannot be read, lacks a column, has other epochs, or a line is not
                 a NAS-Bench-201 string with a percentage.
         """
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"benchmark.nasbench201: cannot read {path}: {error}") from None
-        columns = list(rows[0]) if rows else []
-        for needed in (ARCHITECTURE, column):
-            if needed not in columns:
-                raise UserError(
-                    f"benchmark.nasbench201: {path} has no column '{needed}'; "
-                    f"it has {', '.join(map(str, columns)) or 'no lines'}"
-                )
-        accuracies = {}
-        for line, row in enumerate(rows, start=2):
-            text, accuracy = _entry(row, column, epochs, f"{path}, line {line}")
+        read = (
+            nats_bench_rows(path, epochs, column) if is_nats_bench(path) else _lines(path, column)
+        )
+        accuracies: dict[str, float] = {}
+        for where, row in read:
+            text, accuracy = _entry(row, column, epochs, where)
             if text in accuracies:
-                raise UserError(f"benchmark.nasbench201: {path}, line {line}: {text} comes twice")
+                raise UserError(f"benchmark.nasbench201: {where}: {text} comes twice")
             accuracies[text] = accuracy
         return cls(column, epochs, accuracies)
 
@@ -110,6 +104,24 @@ class BenchmarkTable:
             return None
         rank = bisect_left(self._losses, -accuracy) + 1
         return Score(accuracy, rank, self.best - accuracy)
+
+
+def _lines(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, str | None]]]:
+    """The lines of a CSV file by column, and where each is."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"benchmark.nasbench201: cannot read {path}: {error}") from None
+    columns = list(rows[0]) if rows else []
+    for needed in (ARCHITECTURE, column):
+        if needed not in columns:
+            raise UserError(
+                f"benchmark.nasbench201: {path} has no column '{needed}'; "
+                f"it has {', '.join(map(str, columns)) or 'no lines'}"
+            )
+    for line, row in enumerate(rows, start=2):
+        yield f"{path}, line {line}", row
 
 
 def _entry(

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nas.edge_normalization import edge_scores
 from nas.genotype import Confidence, Genotype
 from nas.gumbel import gumbel_noise
 from nas.spaces.space import SearchSpace
@@ -57,10 +58,12 @@ def draw_genotype(
     """Draws a genotype from the probabilities `[K]` by choice name, without a confidence.
 
     Perturbing log p with Gumbel noise and applying the space's rule draws each option from its
-    probability (and a DARTS node's inputs without replacement).
+    probability (and a DARTS node's inputs without replacement; with edge normalisation an input and
+    its operation together, from the product of weight and probability).
     """
     scores = {
-        name: p.log() + gumbel_noise(tuple(p.shape), generator) for name, p in probabilities.items()
+        name: p.log() + gumbel_noise(tuple(p.shape), generator)
+        for name, p in edge_scores(probabilities).items()
     }
     return space.derive(scores)
 

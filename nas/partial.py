@@ -1,8 +1,6 @@
 """Partial channels: a choice that works on some of the channels (PC-DARTS, arXiv:1907.05737).
 
-Of the paper's two parts this is the first. Its edge normalisation is not built in: a weight for
-each input of a node, softmax over logits of its own, is no decision of one choice, and every
-sampler would have to draw and train it beside the choices.
+Of the paper's two parts this is the first; the other is `nas.edge_normalization`.
 """
 
 from collections.abc import Mapping

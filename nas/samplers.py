@@ -167,8 +167,8 @@ class SampleSource:
 
     def __call__(self) -> Sample:
         """Draws one sample."""
-        logits = self.supernet.masked_logits()
-        return self.sampler.draw(logits, self.temperature, self.generator)
+        sample = self.sampler.draw(self._logits(), self.temperature, self.generator)
+        return self.supernet.completed(sample)
 
     def fair(self) -> list[Sample]:
         """Draws as many one-path samples as options, so that each option comes equally often.
@@ -177,7 +177,7 @@ class SampleSource:
         each choice in an order of their own, one a sample; a choice with fewer options starts
         over. Weights that are trained on all of them at once have seen every option.
         """
-        allowed = self.supernet.masked_logits().detach().isfinite()
+        allowed = self._logits().detach().isfinite()
         num_samples = int(allowed.sum(1).max())
         columns = []
         for row in allowed:
@@ -190,10 +190,15 @@ class SampleSource:
         table = torch.stack(columns, 1)
         hard = nn.functional.one_hot(table, allowed.shape[1]).to(self.supernet.logits.dtype)
         return [
-            Sample(weights, tuple(indices))
+            self.supernet.completed(Sample(weights, tuple(indices)))
             for weights, indices in zip(hard, table.tolist(), strict=True)
         ]
 
     def uniform(self) -> list[Sample]:
         """Draws one path, every option equally likely."""
-        return [_uniform(self.supernet.masked_logits(), 1.0, self.generator)]
+        return [self.supernet.completed(_uniform(self._logits(), 1.0, self.generator))]
+
+    def _logits(self) -> Tensor:
+        """The logits of the choices, `[N, K]`."""
+        logits, num_choices = self.supernet.masked_logits(), self.supernet.num_choices
+        return logits if len(logits) == num_choices else logits[:num_choices]

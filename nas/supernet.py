@@ -6,12 +6,13 @@ costs one copy from the device, that of the inner products.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Choice
+from nas.edge_normalization import EdgeNormalization
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Sample:
     Attributes:
         weights: `[N, K]`, on the host: the weight of each of the K options of each of the N
             choices. Carries the graph back to the logits, where the sampler has one. What has a
-            weight of exactly 0 is not run.
+            weight of exactly 0 is not run. With edge normalisation the weights of the inputs of
+            the nodes are further rows, see `Supernet.completed`.
         indices: The option of each choice where one path runs (its weights are then one-hot), or
             `NOT_CONNECTED`; None where all candidates run.
         minus_sum: On one path: `dL/dweights` of the sampled option is `<dL/dout, o_k(x)> -
@@ -38,7 +40,9 @@ class Supernet:
 
     Attributes:
         model: The module; its parameters are the network weights.
-        options: Option names by choice name, in the order of the rows of the logits.
+        options: Option names by choice name, in the order of the rows of the logits. With edge
+            normalisation the inputs of each node are such a row, too, below the choices.
+        num_choices: Rows that are choices.
         logits: Architecture parameters `[N, K]`, float32, on the host. Where a choice has fewer
             than K options its row is filled up; `masked_logits` hides the filling.
         masked: `[N, K]`, bool, on the host: the filling, and the options that `prune` and `keep`
@@ -57,8 +61,11 @@ class Supernet:
         self._modules = [m for m in model.modules() if isinstance(m, Choice)]
         if not self._modules:
             raise ValueError("the model has no Choice in it: nothing can be searched")
+        self._nodes = [m for m in model.modules() if isinstance(m, EdgeNormalization)]
+        self.num_choices = len({choice.name for choice in self._modules})
         self.options: dict[str, tuple[str, ...]] = {}
-        for choice in self._modules:
+        rows: list[Choice | EdgeNormalization] = [*self._modules, *self._nodes]
+        for choice in rows:
             known = self.options.setdefault(choice.name, choice.options)
             if known != choice.options:
                 raise ValueError(
@@ -67,6 +74,7 @@ class Supernet:
                 )
         row_of = {name: row for row, name in enumerate(self.options)}
         self._rows = [row_of[choice.name] for choice in self._modules]
+        self._node_rows = [row_of[node.name] for node in self._nodes]
         lengths = torch.tensor([len(options) for options in self.options.values()])
         shape = (len(lengths), int(lengths.max()))
         self.masked = torch.arange(shape[1]) >= lengths[:, None]
@@ -75,7 +83,7 @@ class Supernet:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the choices, in the order of the rows of the logits."""
-        return tuple(self.options)
+        return tuple(self.options)[: self.num_choices]
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +109,9 @@ class Supernet:
                 among these: the best other one takes the place of the weakest, if need be.
         """
         ranking = self.masked_logits().detach().argsort(descending=True, stable=True).tolist()
-        for row, (order, options) in enumerate(zip(ranking, self.options.values(), strict=True)):
-            left = [k for k in order if not self.masked[row, k]]
+        for row, name in enumerate(self.names):
+            options = self.options[name]
+            left = [k for k in ranking[row] if not self.masked[row, k]]
             kept, derivable = left[:keep], [k for k in left if options[k] not in never_derived]
             if derivable and derivable[0] not in kept:
                 kept[-1] = derivable[0]
@@ -133,20 +142,32 @@ class Supernet:
         Raises:
             ValueError: there is no such choice or no such option.
         """
-        foreign = choices.keys() - self.options.keys()
+        foreign = choices.keys() - set(self.names)
         if foreign:
             raise ValueError(f"no choice is named {sorted(foreign)}: allowed are {self.names}")
-        weights = torch.zeros_like(self.logits, requires_grad=False)
+        weights = torch.zeros_like(self.logits[: self.num_choices], requires_grad=False)
         indices = []
-        for row, (name, options) in enumerate(self.options.items()):
-            option = choices.get(name)
+        for row, name in enumerate(self.names):
+            option, options = choices.get(name), self.options[name]
             if option is not None and option not in options:
                 raise ValueError(f"choice '{name}' has no option '{option}': allowed are {options}")
             index = NOT_CONNECTED if option is None else options.index(option)
             indices.append(index)
             if option is not None:
                 weights[row, index] = 1.0
-        return Sample(weights, tuple(indices))
+        return self.completed(Sample(weights, tuple(indices)))
+
+    def completed(self, sample: Sample) -> Sample:
+        """A sample of the choices with the weights of the inputs of the nodes, if these have any.
+
+        They are softmax(logits) whatever the sample is, also on the edges that it has not. Only
+        where all candidates run do they carry the graph back to the logits.
+        """
+        if not self._nodes:
+            return sample
+        inputs = self.masked_logits()[self.num_choices :].softmax(-1)
+        inputs = inputs if sample.indices is None else inputs.detach()
+        return replace(sample, weights=torch.cat([sample.weights, inputs]))
 
     def forward(self, images: Tensor, sample: Sample) -> Tensor:
         """Runs the model under `sample`, without an architecture gradient."""
@@ -154,6 +175,8 @@ class Supernet:
             self._mix(sample, sample.weights.detach().to(self.device))
         else:
             self._select(sample.indices, None)
+            if self._nodes:
+                self._weigh(sample.weights.detach().to(self.device))
         return self._run(images)
 
     def forward_for_logits(self, images: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
@@ -162,10 +185,15 @@ class Supernet:
         Returns:
             The output and the handle, a leaf on the device: pass `dL/dhandle` to
             `weights_gradient`.
+
+        Raises:
+            ValueError: one path, and inputs of nodes with weights, which only mixtures train.
         """
         if sample.indices is None:
             handle = sample.weights.detach().to(self.device).requires_grad_()
             self._mix(sample, handle)
+        elif self._nodes:
+            raise ValueError("edge normalisation is trained by mixtures of all options alone")
         else:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
@@ -205,6 +233,8 @@ class Supernet:
         finally:
             for choice in self._modules:
                 choice.release()
+            for node in self._nodes:
+                node.release()
         return output
 
     def _select(
@@ -222,3 +252,9 @@ class Supernet:
             table.append(tuple(weight if run else None for weight, run in pairs))
         for choice, index in zip(self._modules, self._rows, strict=True):
             choice.mix(table[index][: len(choice.options)])
+        self._weigh(weights)
+
+    def _weigh(self, weights: Tensor) -> None:
+        """Sets the weights of the inputs of the nodes, rows of `weights` on the device."""
+        for node, row in zip(self._nodes, self._node_rows, strict=True):
+            node.weigh(weights[row].unbind())

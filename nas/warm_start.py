@@ -20,13 +20,14 @@ def main_effects(samples: Sequence[Sample], values: Sequence[float], shape: torc
     """Mean of the normal scores of `values` over the samples that took an option, `[N, K]`.
 
     Normal scores (van der Waerden) are quantiles of the normal distribution at the ranks, so that
-    neither the scale of the values nor an outlier matters. An option that was never taken gets 0.
+    neither the scale of the values nor an outlier matters. An option that was never taken gets 0,
+    and so do the inputs of nodes, of which none is ever taken alone.
     """
     normal_scores = norm.ppf(rankdata(values) / (len(values) + 1))
     total, count = torch.zeros(shape), torch.zeros(shape)
     for sample, value in zip(samples, normal_scores, strict=True):
         assert sample.indices is not None
-        taken = torch.arange(shape[0]), torch.tensor(sample.indices)
+        taken = torch.arange(len(sample.indices)), torch.tensor(sample.indices)
         total[taken] += float(value)
         count[taken] += 1
     return total / count.clamp_min(1)

@@ -224,7 +224,10 @@ METRICS: tuple[Metric, ...] = (
         "probability/<choice>/<option>",
         "1",
         "search",
-        "Probability of the option, softmax of the logits of the choice, at the end of the epoch.",
+        "Probability of the option, softmax of the logits of the choice, at the end of the epoch. "
+        "With `space.edge_normalization` the inputs of a node are a choice, too "
+        "(`normal/inputs->4`): its options are the nodes that they come from, its probabilities "
+        "their weights.",
     ),
     Metric(
         "entropy/<choice>",

@@ -11,6 +11,7 @@ from itertools import compress, groupby
 from torch import Tensor, nn
 
 from nas.choice import Choice, connects, silent_gate
+from nas.edge_normalization import EdgeNormalization
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
@@ -104,13 +105,17 @@ class CellEdges(nn.ModuleDict):
         return frozenset(source for source, _, module in self.live() if connects(module))
 
     def states(
-        self, inputs: Mapping[int, Tensor], zeros: Callable[[], Tensor]
+        self,
+        inputs: Mapping[int, Tensor],
+        zeros: Callable[[], Tensor],
+        normalizations: Mapping[int, EdgeNormalization] | None = None,
     ) -> dict[int, Tensor]:
         """The states `[B, C, H, W]` of the nodes: each the sum of the edges that enter it.
 
         Args:
             inputs: Those of the nodes that no edge enters.
             zeros: Makes the state of another node where all edges that enter it are `none`.
+            normalizations: By node, what weighs the edges that enter it; None weighs none.
 
         Returns:
             All nodes that something reaches, `inputs` among them.
@@ -121,10 +126,12 @@ class CellEdges(nn.ModuleDict):
             silent: list[Tensor] = []
             for source, _, edge in entering:
                 gate = silent_gate(edge)
-                if gate is None:
+                if gate is not None:
+                    silent.append(gate)
+                elif normalizations is None:
                     summands.append(edge(states[source]))
                 else:
-                    silent.append(gate)
+                    summands.append(normalizations[target](source, edge(states[source])))
             states[target] = total(summands or [zeros()], silent)
         return states
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm
@@ -57,6 +58,8 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.preprocess = preprocess
+        self._name = name
+        self._normalizations: dict[int, EdgeNormalization] | None = None
         self._outputs = range(INPUTS, INPUTS + nodes)
         self._channels, self._stride = channels, stride
         self.out_channels = nodes * channels
@@ -67,6 +70,11 @@ class Cell(nn.Module):
             outputs=self._outputs,
         )
 
+    def normalize_edges(self) -> None:
+        """Gives the inputs of each node weights that sum to 1; see `nas.edge_normalization`."""
+        self._normalizations = {n: EdgeNormalization(self._name, n) for n in self._outputs}
+        self.normalizations = nn.ModuleList(self._normalizations.values())
+
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         sources = self.edges.sources()
         states: dict[int, Tensor] = {}
@@ -74,7 +82,7 @@ class Cell(nn.Module):
             states[0] = state_of(self.preprocess.input_0(before_last))
         if 1 in sources:
             states[1] = state_of(self.preprocess.input_1(last))
-        states = self.edges.states(states, lambda: self._zeros(last))
+        states = self.edges.states(states, lambda: self._zeros(last), self._normalizations)
         nodes = [states[n] if n in states else self._zeros(last) for n in self._outputs]
         return torch.cat(nodes, dim=1)
 
@@ -158,6 +166,7 @@ class DARTS:
         pool_norm: Follow every candidate pool by a batch norm in the supernet, as the code of
             DARTS does and that of GDAS does not.
         partial_channels: The supernet searches one part of so many of the channels; 1: all.
+        edge_normalization: In the supernet the inputs of a node have weights of their own.
     """
 
     in_channels: int
@@ -171,6 +180,7 @@ class DARTS:
     norm: Norm = field(default_factory=lambda: Norm(affine=False, track_running_stats=False))
     pool_norm: bool = False
     partial_channels: int = 1
+    edge_normalization: bool = False
 
     name = "darts"
     never_derived = frozenset({"none"})
@@ -187,13 +197,19 @@ class DARTS:
             pool_norm=self.pool_norm,
             partial_channels=self.partial_channels,
         )
-        return Network(self, make_edge, self.norm)
+        network = Network(self, make_edge, self.norm)
+        for cell in network.cells if self.edge_normalization else ():
+            if isinstance(cell, Cell):
+                cell.normalize_edges()
+        return network
 
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         """Per node the two inputs whose best operation other than `none` scores highest.
 
-        DARTS, section 2.4. Inputs are distinct; ties go to the earlier one.
+        DARTS, section 2.4. Inputs are distinct; ties go to the earlier one. With edge normalisation
+        what counts is the score times the weight of the input (PC-DARTS).
         """
+        scores = edge_scores(scores)
         allowed = [k for k, name in enumerate(self.operations) if name not in self.never_derived]
         choices: dict[str, str] = {}
         for cell in self.searched_cells:

@@ -163,11 +163,12 @@ class Search(Loop):
                 log, self.supernet.options, image_every=every, table=self.table
             )
         text = genotype_text(genotype)
+        counts = self.supernet.split(self._counts)
         self._monitor.epoch(
             self.step,
             self.epoch,
             probabilities=probabilities,
-            counts=self.supernet.split(self._counts),
+            counts={name: counts[name] for name in self.supernet.names},
             genotype=genotype,
             genotype_text=text,
             scalars=metrics,

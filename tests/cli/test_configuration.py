@@ -136,6 +136,7 @@ def test_the_published_settings_are_those_of_the_papers() -> None:
     partial = search_config("experiment=pc_darts")
     assert (partial.epochs, partial.warmup_epochs, partial.batch_size) == (50, 15, 256)
     assert (partial.space.partial_channels, partial.space.pool_norm) == (4, True)
+    assert partial.space.edge_normalization and partial.sampler.name == "softmax"
     assert (partial.weights.learning_rate, partial.weights.final_learning_rate) == (0.1, 0.0)
     assert (partial.logits.learning_rate, partial.weights.weight_decay) == (6e-4, 3e-4)
     retrain = retrain_config("experiment=retrain_darts_cifar10")

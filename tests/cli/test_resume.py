@@ -140,6 +140,34 @@ def test_the_running_mean_goes_on_to_the_bit(
     _same(final, _state(cut))
 
 
+@pytest.mark.parametrize("stop_at", [2, 4])  # 4 steps an epoch
+def test_the_weights_of_inputs_go_on_to_the_bit(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    settings = ("epochs=2", "batch_size=32", "data.limit=256", "sampler=gumbel_softmax")
+    space = ("space=darts", "space.channels=4", "space.cells=3", "space.nodes=2")
+    settings += (*space, "space.partial_channels=2", "space.edge_normalization=true")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    train_step = Search._train_step
+
+    def stopping(search: Search, batch: Batch) -> int:
+        if search.step + 1 == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(search, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_train_step", stopping)
+        assert run_program("search", *settings, f"run_dir={cut}")[0] == 128 + signal.SIGTERM
+    code, output = run_program("search", f"run_dir={cut}", "resume=true")
+    assert code == 0, output
+    final = _state(whole)
+    assert isinstance(final["logits"], torch.Tensor) and len(final["logits"]) == 10 + 4
+    _same(final, _state(cut))
+    assert _metrics(whole) == _metrics(cut)
+    assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_search_says_so_and_how_to_go_on(
     run_program: Run, tmp_path: Path, number: signal.Signals
