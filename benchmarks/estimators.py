@@ -132,7 +132,7 @@ def main() -> None:
     """Entry point."""
     options = _options()
     device = choose_device(options.device)
-    data = _load(options, device)
+    data = load(options, device)
     learner = make_learner(data, device, options)
     batches, contexts = Cycle(data.train), Cycle(data.validation)
     rows: list[Row] = []
@@ -327,7 +327,8 @@ def _panel(axis: Any, table: list[Row], key: str) -> None:
         axis.axvline(0, color="black", linewidth=0.8)
 
 
-def _load(options: argparse.Namespace, device: torch.device) -> SearchData:
+def load(options: argparse.Namespace, device: torch.device) -> SearchData:
+    """The images that the options name."""
     settings = DataSettings()
     if options.data:
         settings = DataSettings(
@@ -349,22 +350,28 @@ def _load(options: argparse.Namespace, device: torch.device) -> SearchData:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", description=__doc__)
     add = partial(parser.add_argument, metavar="")
-    add("--data", help="folder of class folders (default: scikit-learn's digits)")
-    add("--image-size", type=int, default=16, help="pixels a side, of --data (default 16)")
-    add("--limit", type=int, default=5000, help="training images, of --data (default 5000)")
     add("--steps", nargs="+", type=int, default=[0, 500], help="training before (default 0 500)")
     add("--contexts", type=int, default=32, help="architectures and batches (default 32)")
     add("--draws", type=int, default=20_000, help="of an estimator in a case (default 20000)")
     add("--passes", type=int, default=4, help="forward passes of an update (default 4)")
     add("--updates", type=int, default=600, help="whole updates (default 600)")
+    add("--plot", type=Path, help="picture, PNG or SVG")
+    add_supernet_options(parser)
+    return parser.parse_args()
+
+
+def add_supernet_options(parser: argparse.ArgumentParser) -> None:
+    """Adds which images and which supernet, and where results go."""
+    add = partial(parser.add_argument, metavar="")
+    add("--data", help="folder of class folders (default: scikit-learn's digits)")
+    add("--image-size", type=int, default=16, help="pixels a side, of --data (default 16)")
+    add("--limit", type=int, default=5000, help="training images, of --data (default 5000)")
     add("--batch-size", type=int, default=64, help="default 64")
     add("--channels", type=int, default=8, help="C of the supernet (default 8)")
     add("--cells", type=int, default=1, help="N of the supernet (default 1)")
     add("--seed", type=int, default=0, help="default 0")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
     add("--output", type=Path, help="results file, JSON")
-    add("--plot", type=Path, help="picture, PNG or SVG")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

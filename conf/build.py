@@ -101,6 +101,7 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
         weight_steps=bilevel.weight_steps,
         logits_steps=bilevel.logits_steps,
         logits_samples=bilevel.logits_samples or source.sampler.samples_an_update,
+        groups=bilevel.groups,
     )
 
 

@@ -108,6 +108,7 @@ class FirstOrderConfig:
     order: str = "weights_first"  # or logits_first
     weight_steps: int = 1
     logits_steps: int = 1
+    groups: int = 1  # parts of a batch, each with samples of its own, in updates of both kinds
     logits_samples: int | None = None  # averaged in an update; null: as the sampler needs
     weight_samples: str = "sampler"  # or uniform; fair: each operation once in every update
     baseline: str = "none"  # or running_mean, of the inner products that train the logits
@@ -120,7 +121,7 @@ class FirstOrderConfig:
         if self.weight_samples not in WEIGHT_SAMPLES:
             key = "bilevel.weight_samples"
             raise ValueError(unknown_name("samples", self.weight_samples, WEIGHT_SAMPLES, key))
-        _at_least("bilevel", self, weight_steps=1, logits_steps=1)
+        _at_least("bilevel", self, weight_steps=1, logits_steps=1, groups=1)
         if self.logits_samples is not None:
             _at_least("bilevel", self, logits_samples=1)
 
@@ -348,6 +349,12 @@ class SearchConfig(RunConfig):
         if self.kernels not in KERNELS:
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")
+        groups = getattr(self.bilevel, "groups", 1)
+        if self.batch_size % groups or self.batch_size < 2 * groups:
+            raise ValueError(
+                f"bilevel.groups is {groups}: must divide batch_size={self.batch_size} without "
+                "rest, into groups of at least 2 images, as batch norm normalises within a group"
+            )
         self.pruning.check(self)
         self.collapse.check("collapse", learns=SAMPLERS.get(self.sampler.name).learns)
         if getattr(self.space, "edge_normalization", False) and (

@@ -2,6 +2,10 @@
 
 `min_a L_val(w*(a), a)` subject to `w*(a) = argmin_w L_train(w, a)`: network weights w are trained
 on one part of the data, architecture logits a on another. Every forward pass draws a fresh sample.
+
+GDAS (Dong & Yang, 2019, arXiv:1910.04465, section 3) draws one for every image of a batch. Here a
+batch may be split into groups of images, each with samples of its own: with G groups one update
+averages over G architectures, for one pass over the images.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +37,12 @@ class BatchResult:
 
 @dataclass
 class StepResult:
-    """The results and samples of one step; the norm is that of the logits' gradients, summed."""
+    """The results and samples of one step; one norm of the logits' gradient for each update."""
 
     weights: list[BatchResult]
     logits: list[BatchResult] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    logits_gradient_norm: float = 0.0
+    logits_gradient_norms: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -50,7 +54,8 @@ class Learner:
         draw: Draws a sample at the present temperature.
         weights: Updates the network weights.
         logits: Updates the architecture logits.
-        draw_for_weights: Draws the samples of one weight update; by default one from `draw`.
+        draw_for_weights: Draws the samples of one group in a weight update; by default one from
+            `draw`.
         autocast: Makes the context of forward passes (bf16 autocast or nothing).
         loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
         baseline: Takes the mean inner product out of the noise of the logits' gradient.
@@ -88,15 +93,27 @@ class Learner:
             (gradient,) = torch.autograd.grad(loss, handle, allow_unused=True)
         return self.supernet.weights_gradient(sample, gradient), result
 
-    def update_weights(self, batch: Batch) -> tuple[list[BatchResult], Sequence[Sample]]:
-        """One update of the weights that the samples use, by the sum of their gradients."""
-        samples = [self.draw()] if self.draw_for_weights is None else self.draw_for_weights()
-        results = []
-        for sample in samples:
-            loss, result = self.weights_loss(batch, sample)
-            _check_on_host(result.loss)
-            loss.backward()
-            results.append(result)
+    def update_weights(
+        self, batch: Batch, groups: int = 1
+    ) -> tuple[list[BatchResult], list[Sample]]:
+        """One update of the weights that any sample uses.
+
+        Their gradient is the mean over `groups` of images, each with samples of its own; within a
+        group it is the sum over the samples.
+
+        Raises:
+            ValueError: the batch cannot be split into so many equal groups.
+        """
+        results: list[BatchResult] = []
+        samples: list[Sample] = []
+        for part in split(batch, groups):
+            drawn = [self.draw()] if self.draw_for_weights is None else self.draw_for_weights()
+            for sample in drawn:
+                loss, result = self.weights_loss(part, sample)
+                _check_on_host(result.loss)
+                (loss / groups).backward()
+                results.append(result)
+            samples += drawn
         self.weights.step()
         return results, samples
 
@@ -164,6 +181,18 @@ def score_function_gradient(
     return gradients, results
 
 
+def split(batch: Batch, groups: int) -> list[Batch]:
+    """The batch in so many equal groups, without a copy: the mean over them is that over images.
+
+    Raises:
+        ValueError: `groups` does not divide the number of images.
+    """
+    images, labels = batch
+    if len(labels) % groups:
+        raise ValueError(f"{len(labels)} images cannot be split into {groups} equal groups")
+    return list(zip(images.chunk(groups), labels.chunk(groups), strict=True))
+
+
 class Alternating:
     """Updates weights and logits in turn, on disjoint halves of the training data."""
 
@@ -176,6 +205,7 @@ class Alternating:
         weight_steps: int = 1,
         logits_steps: int = 1,
         logits_samples: int = 1,
+        groups: int = 1,
     ) -> None:
         """Args:
         learner: What is trained.
@@ -183,13 +213,14 @@ class Alternating:
         order: Which of the two goes first.
         weight_steps: Weight updates in a round.
         logits_steps: Logits updates in a round.
-        logits_samples: Samples whose gradients one logits update averages, on the same batch.
+        logits_samples: Samples whose gradients one logits update averages, on the same images.
+        groups: Parts of each batch, each of which has samples of its own.
         """
         self.learner = learner
         self._logits_gradient = logits_gradient
         self._logits_first = order == "logits_first"
         self._weight_steps, self._logits_steps = weight_steps, logits_steps
-        self._logits_samples = logits_samples
+        self._logits_samples, self._groups = logits_samples, groups
 
     def step(
         self,
@@ -212,22 +243,35 @@ class Alternating:
         rounds = self._logits_steps if learn_logits and due else 0
         updates: list[tuple[list[BatchResult], list[Sample], float]] = []
         if self._logits_first:
-            updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
-        weights, samples = self.learner.update_weights(train)
+            updates += [self.update_logits(train, next(validation)) for _ in range(rounds)]
+        weights, samples = self.learner.update_weights(train, self._groups)
         if not self._logits_first:
-            updates += [self._update_logits(train, next(validation)) for _ in range(rounds)]
+            updates += [self.update_logits(train, next(validation)) for _ in range(rounds)]
         return StepResult(
             weights,
             [result for results, _, _ in updates for result in results],
             [*samples, *(sample for _, drawn, _ in updates for sample in drawn)],
-            sum(norm for _, _, norm in updates),
+            [norm for _, _, norm in updates],
         )
 
-    def _update_logits(
+    def update_logits(
         self, train: Batch, validation: Batch
     ) -> tuple[list[BatchResult], list[Sample], float]:
-        samples = [self.learner.draw() for _ in range(self._logits_samples)]
-        gradients, results = self._logits_gradient(self.learner, samples, validation, train)
+        """One update of the logits: results and samples, group by group, and the gradient's norm.
+
+        Raises:
+            ValueError: the batches cannot be split into the groups.
+        """
+        results: list[BatchResult] = []
+        samples: list[Sample] = []
+        gradients: list[Tensor] = []
+        parts = zip(split(validation, self._groups), split(train, self._groups), strict=True)
+        for validation_part, train_part in parts:
+            drawn = [self.learner.draw() for _ in range(self._logits_samples)]
+            found, shown = self._logits_gradient(self.learner, drawn, validation_part, train_part)
+            results += shown
+            samples += drawn
+            gradients += found
         return results, samples, self.learner.update_logits(samples, gradients)
 
 
@@ -249,7 +293,7 @@ class SingleLevel:
         learner = self.learner
         if not learn_logits:
             results, samples = learner.update_weights(train)
-            return StepResult(results, [], list(samples))
+            return StepResult(results, [], samples)
         sample = learner.draw()
         loss, handle, result = learner.logits_loss(train, sample)
         _check_on_host(result.loss)
@@ -258,7 +302,7 @@ class SingleLevel:
         # The logits first: they refuse a gradient that is not finite before anything has moved.
         norm = learner.update_logits([sample], [gradient])
         learner.weights.step()
-        return StepResult([result], [result], [sample], norm)
+        return StepResult([result], [result], [sample], [norm])
 
 
 @contextmanager

@@ -133,8 +133,8 @@ class Search(Loop):
             self.validation.add(logits_result)
         for sample in result.samples:
             self._counts += sample.weights.detach()
-        self._gradient_norm_sum += result.logits_gradient_norm
-        self._num_logits_steps += len(result.logits)
+        self._gradient_norm_sum += sum(result.logits_gradient_norms)
+        self._num_logits_steps += len(result.logits_gradient_norms)
         return sum(part.num_images for part in (*result.weights, *result.logits))
 
     def _figures(self) -> dict[str, float | str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.estimators import MIXTURES, OneChoice, estimators, plot
+from benchmarks.groups import compare, gradients, time_steps
 from benchmarks.one_choice import (
     Case,
     Draws,
@@ -19,7 +20,7 @@ from benchmarks.one_choice import (
 )
 from benchmarks.subjects import WEIGHTS, Setting, SupernetSteps, random_batch
 from benchmarks.whole_update import Updates, figures, is_resolved, product_of_means, square_of_mean
-from nas.bilevel import Learner
+from nas.bilevel import Alternating, Learner
 from nas.choice import Choice
 from nas.ops import Zero
 from nas.optimizers import Updater
@@ -275,3 +276,43 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     rows[0]["noise"], rows[1]["noise"] = 0.0, None
     plot(rows, rows[1:], tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Groups
+
+
+def test_the_gradients_of_groups_are_those_of_the_step() -> None:
+    found, batch = learner(), batch_of_8()
+    source = found.draw
+    assert isinstance(source, SampleSource)
+    state = source.generator.get_state()
+    table, loss = gradients(found, cycle([batch]), 1, groups=2, samples=3)
+    taken: list[Tensor] = []
+
+    def note(*_: object) -> None:
+        assert found.supernet.logits.grad is not None
+        taken.append(found.supernet.logits.grad.clone())
+
+    found.logits.optimizer.register_step_pre_hook(note)
+    source.generator.set_state(state)
+    alternating = Alternating(found, groups=2, logits_samples=3)
+    results, samples, _ = alternating.update_logits(batch, batch)
+    torch.testing.assert_close(table[0].float(), taken[0], rtol=1e-4, atol=1e-6)
+    assert len(samples) == 6
+    assert loss == pytest.approx(sum(float(r.loss) for r in results) / 6, rel=1e-5)
+
+
+def test_settings_are_compared_with_one_architecture_a_batch() -> None:
+    single = torch.randn(4000, 2, 3, generator=generator()).double() + 1
+    double = 2 * torch.randn(4000, 2, 3, generator=generator(1)).double() + 1
+    rows = compare({(1, 1): (single, 0.5), (4, 1): (double, 0.7)}, batch_size=8)
+    assert [(row["groups"], row["images a group"]) for row in rows] == [(1, 8), (4, 2)]
+    assert rows[0]["variance / one group"] == 1
+    assert rows[1]["variance / one group"] == pytest.approx(4, rel=0.1)
+    assert rows[1]["cosine"] == pytest.approx(1, abs=0.02) and rows[1]["loss"] == 0.7
+
+
+def test_steps_of_all_settings_are_timed() -> None:
+    found, batch = learner(), batch_of_8()
+    watch = time_steps(found, cycle([batch]), cycle([batch]), [(1, 1), (4, 1)], rounds=2)
+    assert len(watch.names) == 4 and watch.ratio("logits step (4, 1)", "weight step (1, 1)") > 0

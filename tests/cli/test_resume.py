@@ -117,10 +117,11 @@ def test_a_pruned_search_goes_on_to_the_bit(
     assert _metrics(whole) == _metrics(cut)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
 def test_the_running_mean_goes_on_to_the_bit(
-    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
 ) -> None:
-    settings = (*TINY_SEARCH, "bilevel.baseline=running_mean")
+    settings = (*TINY_SEARCH, "bilevel.baseline=running_mean", f"bilevel.groups={groups}")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
     train_step = Search._train_step
