@@ -96,9 +96,10 @@ class Perturbation:
     def num_evaluations(self) -> int:
         """How many `derive` will ask for, those whose answer it knows included."""
         total = 0
-        for name, left in self.supernet.split(~self.supernet.masked).items():
-            num_candidates = len(self._candidates(name))
-            each = self.num_paths * int(left.sum()) if self.sampler.one_path else num_candidates
+        present = self.supernet.split(~self.supernet.masked)
+        for name in self.supernet.names:
+            num_candidates, num_left = len(self._candidates(name)), int(present[name].sum())
+            each = self.num_paths * num_left if self.sampler.one_path else num_candidates
             total += each if num_candidates > 1 else 0
         for edges, num_kept in self._nodes().values():
             total += sum(range(num_kept + 1, len(edges) + 1))

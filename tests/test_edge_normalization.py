@@ -398,7 +398,11 @@ TINY = (
     "space.partial_channels=2",
     "space.edge_normalization=true",
     "sampler=softmax",
+    "epochs=1",
 )
+SAMPLED = ("derive=sampled", "derive.num_samples=3")
+LOCAL_SEARCH = ("derive=local_search", "derive.num_samples=3", "derive.max_evaluations=6")
+WARM_START = ("warm_start.score=parameters", "warm_start.num_samples=8")
 
 Run = Callable[..., tuple[int, str]]
 
@@ -430,21 +434,20 @@ def test_a_search_shows_and_saves_the_weights(run_program: Run, tmp_path: Path) 
     "overrides",
     [
         ("sampler=dirichlet", "bilevel=second_order"),
-        ("sampler=gumbel_softmax", "bilevel=single_level", "derive=sampled"),
-        ("bilevel.weight_samples=fair", "derive=local_search", "derive.max_evaluations=6"),
+        ("sampler=gumbel_softmax", "bilevel=single_level", *SAMPLED),
+        ("bilevel.weight_samples=fair", *LOCAL_SEARCH),
         ("space=gdas_frc", "space.channels=8", "precision=bf16", "kernels=plain"),
-        ("epochs=2", "pruning.epochs=[1]", "pruning.keep=[2]", "warm_start.score=parameters"),
+        ("epochs=2", "pruning.epochs=[1]", "pruning.keep=[2]", *WARM_START),
         ("collapse.eigenvalue_every_epochs=1", "space.partial_channels=1"),
         ("space.track_running_stats=true", "space.affine=true", "space.pool_norm=true"),
+        ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1"),
     ],
     ids=",".join,
 )
 def test_it_goes_with_every_part_of_a_search(
     run_program: Run, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    sizes = ("epochs=1", "derive.num_samples=3", "warm_start.num_samples=8")
-    needed = [o for o in sizes if "num_samples" not in o or o.split(".")[0] in str(overrides)]
-    code, output = run_program("search", *TINY, *needed, *overrides, f"run_dir={tmp_path}/run")
+    code, output = run_program("search", *TINY, *overrides, f"run_dir={tmp_path}/run")
     assert code == 0, output
 
 
