@@ -8,14 +8,19 @@ a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain
 import time
 from dataclasses import asdict
 
+from torch import nn
+
 from conf.app import Launch, launch
 from conf.build import build_bilevel, build_space, finals_of, read_table, schedule_of
 from conf.schema import NetworkConfig, SearchConfig
-from nas.data import load_search_data
-from nas.derive import derive_argmax
+from nas.data import SearchData, load_search_data
+from nas.deriver import derive_argmax
+from nas.errors import UserError
 from nas.fused import accelerate
 from nas.genotype import Genotype
+from nas.probe import probe
 from nas.samplers import SAMPLERS, SampleSource
+from nas.spaces import Custom, SearchSpace
 from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
 from nas.training.discretise import by_perturbation
@@ -24,6 +29,9 @@ from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device, use_threads
 from nas.training.scoring import best_of_samples, by_local_search, start_warm
 from nas.training.search import Search
+
+NUM_PROBED = 2
+"""Images on which a user's model is tried."""
 
 # What may change when a run goes on: where things are and how often something is looked at.
 FREE = frozenset(
@@ -78,7 +86,7 @@ def build(config: SearchConfig, launched: Launch) -> Search:
     space = build_space(config.space, data.info)
     table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)
-    supernet = Supernet(accelerate(model, config.kernels, device), generator)
+    supernet = Supernet(ready_model(config, space, model, data), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     return Search(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
@@ -89,6 +97,23 @@ def build(config: SearchConfig, launched: Launch) -> Search:
         schedule=schedule_of(config),
         table=table,
     )
+
+
+def ready_model(
+    config: SearchConfig, space: SearchSpace, model: nn.Module, data: SearchData
+) -> nn.Module:
+    """`model` with fast kernels, or the user's own after every option of it has been tried."""
+    images, _ = next(iter(data.validation_eval.epoch(0)))
+    if space.has_cells:
+        return accelerate(model, config.kernels, images.device)
+    if config.kernels not in ("auto", "plain"):
+        raise UserError(
+            f"kernels={config.kernels} are those of cell spaces: space={space.name} runs as it is, "
+            "set kernels to auto"
+        )
+    if isinstance(space, Custom):
+        probe(model, images[:NUM_PROBED], data.info.num_classes)
+    return model
 
 
 def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:

@@ -24,7 +24,7 @@ from benchmarks.measure import print_table, save
 from conf.app import CONF_DIR, Launch
 from conf.schema import SearchConfig, register_schemas
 from nas.benchmark_table import BenchmarkTable
-from nas.derive import draw_genotype
+from nas.deriver import draw_genotype
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.scores import SCORES
@@ -70,10 +70,11 @@ def random_genotypes(
 ) -> list[Genotype]:
     """`num` genotypes, every option of every choice in `names` equally likely; no two are equal."""
     generator = torch.Generator().manual_seed(seed)
-    uniform = torch.full((len(space.operations),), 1 / len(space.operations))
+    sizes = {name: len(space.options_of(name)) for name in names}
+    uniform = {name: torch.full((size,), 1 / size) for name, size in sizes.items()}
     found: dict[str, Genotype] = {}
     while len(found) < num:
-        genotype = draw_genotype(space, dict.fromkeys(names, uniform), generator)
+        genotype = draw_genotype(space, uniform, generator)
         found.setdefault(str(genotype.choices), genotype)
     return list(found.values())
 

@@ -35,6 +35,11 @@ def build_space(config: Any, info: DataInfo) -> SearchSpace:
         UserError: an unknown operation, or one that is listed twice.
     """
     sizes = asdict(config)
+    if "operations" not in sizes:
+        model_space: SearchSpace = SPACES.get(sizes.pop("name"), "space.name")(
+            in_channels=info.in_channels, num_classes=info.num_classes, **sizes
+        )
+        return model_space
     operations = tuple(sizes.pop("operations"))
     for name in operations:
         OPERATIONS.get(name, "space.operations")
@@ -117,7 +122,9 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
         pruning=dict(zip(config.pruning.epochs, config.pruning.keep, strict=True)),
         # Elsewhere the cells have none, and those of the stem depend on no architecture.
         recalibration_batches=(
-            config.recalibration_batches if config.space.track_running_stats else 0
+            config.recalibration_batches
+            if getattr(config.space, "track_running_stats", True)
+            else 0
         ),
         collapse=config.collapse,
     )

@@ -8,7 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
+from conf.ranges import at_least
+from conf.space_schema import CustomConfig, DARTSConfig, NASBench201Config
 from nas.baseline import BASELINES
 from nas.bilevel import ORDERS
 from nas.collapse import CollapseSettings
@@ -18,54 +21,8 @@ from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.scores import SCORES
-from nas.spaces.nasbench201 import REDUCTIONS
 from nas.training.run import PRECISIONS
 from nas.training.scoring import VALIDATION
-
-MISSING = "???"
-
-
-@dataclass(kw_only=True, slots=True)
-class NASBench201Config:
-    """Sizes of the space `nasbench201`; see `nas.spaces.nasbench201`."""
-
-    name: str = "nasbench201"
-    channels: int = 16  # of the first stage
-    cells_per_stage: int = 5
-    nodes: int = 4
-    reduction: str = "residual"  # between the stages; pooling leaves more to the cells
-    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
-    operations: list[str] = MISSING  # type: ignore[assignment]
-    affine: bool = False  # of batch norm in the supernet's cells
-    track_running_stats: bool = False  # of the same; off: statistics of the batch
-
-    def __post_init__(self) -> None:
-        _at_least("space", self, channels=1, cells_per_stage=1, nodes=2, partial_channels=1)
-        if self.reduction not in REDUCTIONS:
-            known = list(REDUCTIONS)
-            raise ValueError(unknown_name("reduction", self.reduction, known, "space.reduction"))
-
-
-@dataclass(kw_only=True, slots=True)
-class DARTSConfig:
-    """Sizes of the spaces `darts` and `gdas_frc`; see `nas.spaces.darts`."""
-
-    name: str = "darts"
-    channels: int = 16  # of the first cells
-    cells: int = 8  # reduction cells included
-    nodes: int = 4  # intermediate nodes of a cell
-    stem: str = "cifar"  # or imagenet
-    stem_multiplier: int = 3
-    operations: list[str] = MISSING  # type: ignore[assignment]
-    affine: bool = False  # of batch norm in the supernet's cells
-    track_running_stats: bool = False  # of the same; off: statistics of the batch
-    pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
-    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
-    edge_normalization: bool = False  # weights for the inputs of a node, learnt like the logits
-
-    def __post_init__(self) -> None:
-        _at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
-        _at_least("space", self, partial_channels=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -121,9 +78,9 @@ class FirstOrderConfig:
         if self.weight_samples not in WEIGHT_SAMPLES:
             key = "bilevel.weight_samples"
             raise ValueError(unknown_name("samples", self.weight_samples, WEIGHT_SAMPLES, key))
-        _at_least("bilevel", self, weight_steps=1, logits_steps=1, groups=1)
+        at_least("bilevel", self, weight_steps=1, logits_steps=1, groups=1)
         if self.logits_samples is not None:
-            _at_least("bilevel", self, logits_samples=1)
+            at_least("bilevel", self, logits_samples=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -155,9 +112,9 @@ class SampledConfig:
     max_images: int | None = None  # validation images for each; null: all
 
     def __post_init__(self) -> None:
-        _at_least("derive", self, num_samples=1)
+        at_least("derive", self, num_samples=1)
         if self.max_images is not None:
-            _at_least("derive", self, max_images=1)
+            at_least("derive", self, max_images=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -170,9 +127,9 @@ class PerturbationConfig:
     tuning_steps: int = 200  # updates of the weights between two decisions
 
     def __post_init__(self) -> None:
-        _at_least("derive", self, num_paths=1, tuning_steps=0)
+        at_least("derive", self, num_paths=1, tuning_steps=0)
         if self.max_images is not None:
-            _at_least("derive", self, max_images=1)
+            at_least("derive", self, max_images=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -184,11 +141,13 @@ class NetworkConfig:
     cells_per_stage: int | None = None  # nasbench201
     stem: str | None = None  # darts, gdas_frc: cifar or imagenet
     stem_multiplier: int | None = None  # darts, gdas_frc
+    model: str | None = None  # custom: that of the search
+    arguments: dict[str, Any] | None = None  # custom: for it
 
     def __post_init__(self) -> None:
         for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):
             if getattr(self, name) is not None:
-                _at_least("network", self, **{name: 1})
+                at_least("network", self, **{name: 1})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -208,8 +167,8 @@ class LocalSearchConfig(SampledConfig):
 
     def __post_init__(self) -> None:
         SampledConfig.__post_init__(self)
-        _at_least("derive", self, beam=1, max_evaluations=1, finalists=0, final_steps=2)
-        _at_least("derive", self, playoff=0, playoff_steps=2)
+        at_least("derive", self, beam=1, max_evaluations=1, finalists=0, final_steps=2)
+        at_least("derive", self, playoff=0, playoff_steps=2)
         if self.final_trainings < self.finalists:
             raise ValueError(
                 f"derive.final_trainings must be at least derive.finalists = {self.finalists}, got "
@@ -233,8 +192,8 @@ class RunConfig:
     """What searches and retrainings have in common."""
 
     seed: int = 0
-    epochs: int = MISSING  # type: ignore[assignment]
-    batch_size: int = MISSING  # type: ignore[assignment]
+    epochs: int = MISSING
+    batch_size: int = MISSING
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
     precision: str = "float32"  # or bf16 (autocast)
@@ -244,16 +203,16 @@ class RunConfig:
     checkpoint_every_steps: int = 0  # besides those after each epoch; 0: none
     run_dir: str = MISSING  # a folder with a checkpoint is continued
     resume: bool = False  # without a run_dir: continue the newest run
-    data: DataSettings = MISSING  # type: ignore[assignment]
-    weights: OptimizerSettings = MISSING  # type: ignore[assignment]
+    data: DataSettings = MISSING
+    weights: OptimizerSettings = MISSING
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(unknown_name("precision", self.precision, PRECISIONS, "precision"))
-        _at_least("", self, epochs=1, batch_size=1, evaluate_every_epochs=1, seed=0)
-        _at_least("", self, checkpoint_every_steps=0)
+        at_least("", self, epochs=1, batch_size=1, evaluate_every_epochs=1, seed=0)
+        at_least("", self, checkpoint_every_steps=0)
         if self.threads is not None:
-            _at_least("", self, threads=1)
+            at_least("", self, threads=1)
         self.weights.check("weights")
 
 
@@ -268,7 +227,7 @@ class WarmStartConfig:
     def __post_init__(self) -> None:
         if self.score is not None and self.score not in SCORES:
             raise ValueError(unknown_name("score", self.score, SCORES, "warm_start.score"))
-        _at_least("warm_start", self, num_samples=2, strength=0)
+        at_least("warm_start", self, num_samples=2, strength=0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -280,7 +239,7 @@ class BenchmarkConfig:
     column: str = "cifar10_test"
 
     def __post_init__(self) -> None:
-        _at_least("benchmark", self, epochs=1)
+        at_least("benchmark", self, epochs=1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -318,8 +277,8 @@ class PruningConfig:
                 f"pruning.epochs is {self.epochs}: must lie between warmup_epochs="
                 f"{search.warmup_epochs} and epochs={search.epochs}, both excluded"
             )
-        num_options = len(search.space.operations)
-        if self.keep[0] > num_options:
+        num_options = len(getattr(search.space, "operations", ()))
+        if 0 < num_options < self.keep[0]:
             raise ValueError(
                 f"pruning.keep is {self.keep}: space.operations has only {num_options} options"
             )
@@ -337,7 +296,7 @@ class SearchConfig(RunConfig):
     sampler: Any = MISSING
     bilevel: Any = MISSING
     derive: Any = MISSING
-    logits: OptimizerSettings = MISSING  # type: ignore[assignment]
+    logits: OptimizerSettings = MISSING
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
     collapse: CollapseSettings = field(default_factory=CollapseSettings)
@@ -345,7 +304,7 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        _at_least("", self, batch_size=2, warmup_epochs=0, recalibration_batches=0)
+        at_least("", self, batch_size=2, warmup_epochs=0, recalibration_batches=0)
         if self.kernels not in KERNELS:
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
         self.logits.check("logits")
@@ -406,7 +365,7 @@ class RetrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        _at_least("", self, batch_size=2, eval_batch_size=1, auxiliary_weight=0)
+        at_least("", self, batch_size=2, eval_batch_size=1, auxiliary_weight=0)
         for name in ("drop_path", "label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: must lie in [0, 1)")
@@ -420,6 +379,7 @@ def register_schemas() -> None:
         "retrain": RetrainConfig,
         "data": DataSettings,
         "nasbench201": NASBench201Config,
+        "custom": CustomConfig,
         "darts": DARTSConfig,
         "sampler": SamplerConfig,
         "temperature_sampler": TemperatureSamplerConfig,
@@ -432,11 +392,3 @@ def register_schemas() -> None:
         "perturbation": PerturbationConfig,
     }.items():
         store.store(group="schema", name=name, node=node)
-
-
-def _at_least(section: str, config: object, **lowest: float) -> None:
-    for name, value in lowest.items():
-        found = getattr(config, name)
-        if not found >= value:
-            key = f"{section}.{name}" if section else name
-            raise ValueError(f"{key} is {found}: must be at least {value}")

@@ -1,14 +1,16 @@
-"""The one primitive of every search space: a module with K candidates and a name.
+"""What a search decides: modules with options and a name.
 
-Choices of one name share one row of logits and one decision. A choice runs the candidate that it
-is told to; who decides, and what the gradient of the decision is, is not its business.
+Decisions of one name share one row of logits and one outcome. Each does what it is told to; who
+decides, and what the gradient of the decision is, is not its business. `Choice` is the one that all
+built-in cell spaces consist of; `nas.values` has sizes that are open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from nas.errors import UserError
 from nas.kernels import element_sum, inner_product
 from nas.ops import Zero
 from nas.pending import Pending
@@ -17,47 +19,114 @@ NOT_CONNECTED = -1
 """The decision for no candidate at all: the edge is not there."""
 
 
-class Choice(nn.Module):
-    """Runs one of its candidates, or a weighted sum of them all.
+class Decision(nn.Module):
+    """Something that a model leaves open.
 
-    The supernet decides before the forward pass, on the host: `select` for one path, `mix` for
-    all of them. Candidates of kind `Zero` are never computed: containers leave an edge out where
-    `connects` says so, and in a mixture they add nothing. Nor are those whose weight is None.
+    It is decided before the forward pass, on the host: `select` for one option, `mix` for a
+    weighted sum of all of them. Until then the first option holds.
+
+    Attributes:
+        options: Their names.
     """
 
-    def __init__(self, name: str, candidates: Mapping[str, nn.Module]) -> None:
+    def __init__(self, options: Sequence[str], name: str | None = None) -> None:
+        """Args:
+        options: Their names.
+        name: What the decision is called in logits and genotypes; decisions of one name are one.
+            None: its place in the model, see `decisions`.
+
+        Raises:
+            UserError: there is no option, or two of one name.
+        """
         super().__init__()
-        self.name = name
-        self.options = tuple(candidates)
-        self.candidates = nn.ModuleList(candidates.values())
-        self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
-        self._index = NOT_CONNECTED
+        self._name = name
+        self.options = tuple(options)
+        if not self.options or len(set(self.options)) != len(self.options):
+            raise UserError(
+                f"choice '{name or type(self).__name__}': options must be different names, got "
+                f"{list(self.options)}"
+            )
+        self._index = 0
         self._gate: Tensor | None = None
         self._minus_sum = False
         self._weights: tuple[Tensor | None, ...] | None = None
 
+    @property
+    def name(self) -> str:
+        """What it is called.
+
+        Raises:
+            UserError: nobody has given it a name yet, see `decisions`.
+        """
+        if self._name is None:
+            raise UserError(
+                f"a {type(self).__name__} has no name: nas.choice.decisions gives it one"
+            )
+        return self._name
+
+    @property
+    def index(self) -> int:
+        """Position of the option that was selected."""
+        return self._index
+
     def select(self, index: int, gate: Tensor | None = None, *, minus_sum: bool = False) -> None:
-        """Decides for candidate `index`.
+        """Decides for option `index`.
 
         Args:
-            index: Position of the candidate; `NOT_CONNECTED` for none of them.
+            index: Position of the option; `NOT_CONNECTED` for none of them.
             gate: A scalar whose value is 1 and whose gradient will be the inner product
-                `<dL/dout, candidate(x)>`; None where no architecture gradient is wanted.
-            minus_sum: Its gradient is `<dL/dout, candidate(x)> - sum(dL/dout)` instead.
+                `<dL/dout, out>`; None where no architecture gradient is wanted.
+            minus_sum: Its gradient is `<dL/dout, out> - sum(dL/dout)` instead.
         """
         self._index, self._gate, self._weights = index, gate, None
         self._minus_sum = minus_sum
 
     def mix(self, weights: tuple[Tensor | None, ...]) -> None:
-        """Decides for the sum of all candidates, each times its scalar weight.
+        """Decides for the sum of all options, each times its scalar weight.
 
-        None is a weight that is known to be 0, without asking the device: its candidate is not run.
+        None is a weight that is known to be 0, without asking the device: its option is not run.
         """
         self._gate, self._weights = None, weights
 
     def release(self) -> None:
         """Lets go of the tensors of the last decision, which hold a graph; it keeps the index."""
         self._gate = self._weights = None
+
+    def gated(self, out: Tensor) -> Tensor:
+        """Returns `out`, what was decided for, with the gradient that `select` asks for."""
+        return out if self._gate is None else gated(out, self._gate, minus_sum=self._minus_sum)
+
+    def derived(self) -> nn.Module:
+        """The plain module that does what the selected option does."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self._name!r}, options={self.options}"
+
+
+class Choice(Decision):
+    """One of several modules: runs one of its candidates, or a weighted sum of them all.
+
+    Candidates of kind `Zero` are never computed by cells: these leave an edge out where `connects`
+    says so, and in a mixture it adds nothing.
+    """
+
+    def __init__(
+        self, candidates: Mapping[str, nn.Module] | Sequence[nn.Module], name: str | None = None
+    ) -> None:
+        """Args:
+        candidates: Modules by the name of the option. Those of a list are named after their
+            classes, numbered where a class comes twice.
+        name: See `Decision`.
+
+        Raises:
+            UserError: there is no candidate.
+        """
+        if not isinstance(candidates, Mapping):
+            candidates = dict(zip(_class_names(candidates), candidates, strict=True))
+        super().__init__(tuple(candidates), name)
+        self.candidates = nn.ModuleList(candidates.values())
+        self._is_zero = tuple(isinstance(c, Zero) for c in self.candidates)
 
     @property
     def connects(self) -> bool:
@@ -76,8 +145,7 @@ class Choice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is not None:
             return self._mixture(x, self._weights)
-        out = self.candidates[self._index](x)
-        return out if self._gate is None else gated(out, self._gate, minus_sum=self._minus_sum)
+        return self.gated(self.candidates[self._index](x))
 
     def _mixture(self, x: Tensor, weights: tuple[Tensor | None, ...]) -> Tensor:
         terms = [
@@ -87,10 +155,121 @@ class Choice(nn.Module):
             )
             if weight is not None and not is_zero
         ]
-        return torch.stack(terms).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
+        if not terms:  # `Zero` alone has weight; cells do not come here
+            return torch.zeros_like(self.candidates[self._is_zero.index(True)](x))
+        return total(terms)
 
-    def extra_repr(self) -> str:
-        return f"{self.name!r}, options={self.options}"
+    def derived(self) -> nn.Module:
+        return self.candidates[self._index]
+
+
+class InputChoice(Decision):
+    """One of several tensors of one shape: which layer a layer takes its input from."""
+
+    def __init__(self, inputs: Sequence[str] | int, name: str | None = None) -> None:
+        """Args:
+        inputs: Names of the inputs, or how many there are.
+        name: See `Decision`.
+        """
+        super().__init__(
+            tuple(map(str, range(inputs))) if isinstance(inputs, int) else inputs, name
+        )
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if len(inputs) != len(self.options):
+            raise UserError(
+                f"choice '{self._name}' has {len(self.options)} inputs, but was given {len(inputs)}"
+            )
+        if self._weights is not None:
+            pairs = zip(self._weights, inputs, strict=True)
+            return total([weight * x for weight, x in pairs if weight is not None])
+        return self.gated(inputs[self._index])
+
+    def derived(self) -> nn.Module:
+        return Take(self._index)
+
+
+class Take(nn.Module):
+    """One of the inputs: what is left of an `InputChoice`."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[self.index]
+
+
+class Repeat(Decision):
+    """How many of several blocks are run, one after the other: the depth of a stage.
+
+    The first ones are; all blocks must have outputs of one shape.
+    """
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], depths: Sequence[int], name: str | None = None
+    ) -> None:
+        """Args:
+        blocks: At least as many as the largest depth.
+        depths: The options; 0 passes the input on.
+        name: See `Decision`.
+
+        Raises:
+            UserError: a depth is negative or larger than there are blocks.
+        """
+        super().__init__(tuple(map(str, depths)), name)
+        if min(depths) < 0 or max(depths) > len(blocks):
+            raise UserError(
+                f"choice '{name or 'Repeat'}': depths {list(depths)} must be from 0 to "
+                f"{len(blocks)}, the number of blocks"
+            )
+        self.depths = tuple(depths)
+        self.blocks = nn.ModuleList(blocks[: max(depths)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._weights is None:
+            for block in self.blocks[: self.depths[self._index]]:
+                x = block(x)
+            return self.gated(x)
+        by_depth = {d: w for d, w in zip(self.depths, self._weights, strict=True) if w is not None}
+        terms = [by_depth[0] * x] if 0 in by_depth else []
+        for depth, block in enumerate(self.blocks[: max(by_depth)], 1):
+            x = block(x)
+            if depth in by_depth:
+                terms.append(by_depth[depth] * x)
+        return total(terms)
+
+    def derived(self) -> nn.Module:
+        return nn.Sequential(*self.blocks[: self.depths[self._index]])
+
+
+def decisions(model: nn.Module) -> dict[str, list[Decision]]:
+    """The decisions of `model` by name, in the order in which they are met.
+
+    Gives those that have no name that of their place in the model, such as `stages.0.block`.
+
+    Raises:
+        UserError: there is none, or two of one name differ in their options.
+    """
+    found: dict[str, list[Decision]] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, Decision):
+            continue
+        if module._name is None:
+            module._name = path or "choice"
+        others = found.setdefault(module.name, [])
+        if others and others[0].options != module.options:
+            raise UserError(
+                f"choices named '{module.name}' differ in their options: "
+                f"{list(others[0].options)} and {list(module.options)}"
+            )
+        others.append(module)
+    if not found:
+        raise UserError(
+            f"the model {type(model).__name__} has no choice in it, so that there is nothing to "
+            "search: put nas.Choice, nas.InputChoice, nas.Repeat or nas.ValueChoice into it"
+        )
+    return found
 
 
 def connects(module: nn.Module) -> bool:
@@ -101,6 +280,11 @@ def connects(module: nn.Module) -> bool:
 def silent_gate(module: nn.Module) -> Tensor | None:
     """The gate of a choice that took `none` and wants a gradient for it; else None."""
     return module.silent_gate if isinstance(module, Choice) else None
+
+
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """Their sum, in one kernel where there are many."""
+    return torch.stack(list(terms)).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
 
 
 def gated(out: Tensor, gate: Tensor, *, minus_sum: bool = False) -> Tensor:
@@ -136,3 +320,11 @@ class _Gate(torch.autograd.Function):
             if ctx.minus_sum:  # type: ignore[attr-defined]
                 grad_gate = grad_gate - element_sum(grad)
         return grad if wants_input else None, grad_gate, None
+
+
+def _class_names(modules: Sequence[nn.Module]) -> list[str]:
+    names = [type(module).__name__ for module in modules]
+    return [
+        name if names.count(name) == 1 else f"{name}_{names[:position].count(name)}"
+        for position, name in enumerate(names)
+    ]

@@ -15,10 +15,12 @@ _DARTS_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
 
 def genotype_text(genotype: Genotype) -> str:
-    """The text form of `genotype` that its space is known for."""
+    """The text form of `genotype` that its space is known for, or its choices one by one."""
     if genotype.space == nasbench201.NAME:
         return nasbench201_text(genotype)
-    return darts_text(genotype)
+    if genotype.space in darts.NAMES:
+        return darts_text(genotype)
+    return ", ".join(f"{name}={option}" for name, option in genotype.choices.items())
 
 
 def nasbench201_text(genotype: Genotype) -> str:

@@ -26,15 +26,15 @@ class PartialChoice(Choice):
     """
 
     def __init__(
-        self, name: str, candidates: Mapping[str, nn.Module], *, parts: int, stride: int
+        self, candidates: Mapping[str, nn.Module], name: str, *, parts: int, stride: int
     ) -> None:
         """Args:
-        name: Of the choice.
         candidates: Modules for C/k channels, by option.
+        name: Of the choice.
         parts: The paper's K: one part of so many goes through the candidates.
         stride: 1 or 2.
         """
-        super().__init__(name, candidates)
+        super().__init__(candidates, name)
         self._parts = parts
         # ceil_mode: odd sizes round up like the candidates beside it.
         self.bypass = nn.Identity() if stride == 1 else nn.MaxPool2d(2, 2, ceil_mode=True)

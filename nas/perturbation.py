@@ -16,7 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from nas.derive import with_confidence
+from nas.deriver import with_confidence
 from nas.genotype import Edge, Genotype
 from nas.gumbel import gumbel_max, gumbel_noise
 from nas.samplers import Sampler

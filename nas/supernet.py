@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nas.choice import NOT_CONNECTED, Choice
+from nas.choice import NOT_CONNECTED, Decision, decisions
 from nas.edge_normalization import EdgeNormalization
 
 
@@ -55,23 +55,15 @@ class Supernet:
         """Collects the choices of `model` and draws logits `init_scale * N(0, 1)`.
 
         Raises:
-            ValueError: `model` has no choice, or choices of one name differ in their options.
+            UserError: `model` has no choice, or choices of one name differ in their options.
         """
         self.model = model
-        self._modules = [m for m in model.modules() if isinstance(m, Choice)]
-        if not self._modules:
-            raise ValueError("the model has no Choice in it: nothing can be searched")
+        found = decisions(model)
+        self.num_choices = len(found)
+        self.options = {name: modules[0].options for name, modules in found.items()}
+        self._modules = [m for m in model.modules() if isinstance(m, Decision)]
         self._nodes = [m for m in model.modules() if isinstance(m, EdgeNormalization)]
-        self.num_choices = len({choice.name for choice in self._modules})
-        self.options: dict[str, tuple[str, ...]] = {}
-        rows: list[Choice | EdgeNormalization] = [*self._modules, *self._nodes]
-        for choice in rows:
-            known = self.options.setdefault(choice.name, choice.options)
-            if known != choice.options:
-                raise ValueError(
-                    f"choices named '{choice.name}' differ in their options: "
-                    f"{list(known)} and {list(choice.options)}"
-                )
+        self.options |= {node.name: node.options for node in self._nodes}
         row_of = {name: row for row, name in enumerate(self.options)}
         self._rows = [row_of[choice.name] for choice in self._modules]
         self._node_rows = [row_of[node.name] for node in self._nodes]

@@ -31,8 +31,8 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Linear(4, 5)
-        self.first = Choice("first", {str(k): nn.Linear(5, 5) for k in range(3)})
-        self.second = Choice("second", {str(k): nn.Linear(5, 5) for k in range(2)})
+        self.first = Choice({str(k): nn.Linear(5, 5) for k in range(3)}, "first")
+        self.second = Choice({str(k): nn.Linear(5, 5) for k in range(2)}, "second")
         self.head = nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -221,7 +221,7 @@ class OneChoice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer = Choice("layer", {str(k): nn.Linear(4, 5) for k in range(3)})
+        self.layer = Choice({str(k): nn.Linear(4, 5) for k in range(3)}, "layer")
         self.head = nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def conv(seed: int, channels: int = 3) -> nn.Conv2d:
 def choice(with_none: bool = True) -> Choice:
     candidates: dict[str, nn.Module] = {"none": Zero(1)} if with_none else {}
     candidates |= {"skip": nn.Identity(), "a": conv(1), "b": conv(2)}
-    return Choice("edge", candidates)
+    return Choice(candidates, "edge")
 
 
 def count_calls(module: Choice) -> Counter[str]:
@@ -137,7 +137,7 @@ def test_the_gradient_of_a_gate_is_that_of_the_sampled_candidates_weight() -> No
 @pytest.mark.parametrize("options", [["a"], ["none", "a"], ["a", "b"], ["none", "skip", "a", "b"]])
 def test_a_mixture_is_the_weighted_sum_of_all_candidates(options: list[str]) -> None:
     known = dict(zip(choice().options, choice().candidates, strict=True))
-    module = Choice("edge", {name: known[name] for name in options})
+    module = Choice({name: known[name] for name in options}, "edge")
     x, towards = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)
     weights = random(len(options), seed=2).softmax(0).requires_grad_()
     module.mix(weights.unbind())
@@ -173,7 +173,7 @@ def test_a_mixture_does_not_run_what_has_no_weight() -> None:
 
 
 def test_a_mixture_keeps_the_precision_of_its_input() -> None:
-    module = Choice("edge", {"skip": nn.Identity(), "twice": nn.Identity()})
+    module = Choice({"skip": nn.Identity(), "twice": nn.Identity()}, "edge")
     module.mix(torch.tensor([0.25, 0.75]).unbind())
     assert module(random(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 

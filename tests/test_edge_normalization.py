@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nas.bilevel import Alternating, Learner
 from nas.choice import Choice
-from nas.derive import derive_argmax, draw_genotype
+from nas.deriver import derive_argmax, draw_genotype
 from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.fused import accelerate
 from nas.genotype import Genotype

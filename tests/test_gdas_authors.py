@@ -77,7 +77,7 @@ def test_the_difference_to_gdas_is_the_sum_of_the_gradient() -> None:
     torch.manual_seed(0)
     x, towards = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     candidates = {"none": Zero(1), "skip": nn.Identity(), "conv": nn.Conv2d(2, 2, 1)}
-    supernet = Supernet(nn.Sequential(Choice("edge", candidates)), generator())
+    supernet = Supernet(nn.Sequential(Choice(candidates, "edge")), generator())
     for index, (name, candidate) in enumerate(candidates.items()):
         fixed = supernet.fixed({"edge": name})
         sample = Sample(fixed.weights, fixed.indices, minus_sum=True)
@@ -91,7 +91,7 @@ def test_the_difference_to_gdas_is_the_sum_of_the_gradient() -> None:
 @pytest.mark.parametrize("name", ["none", "skip"])
 def test_with_partial_channels_the_output_is_that_of_the_candidates(name: str) -> None:
     x, towards = torch.randn(2, 2, 3, 4, 4, generator=generator())[:, :, :2].unbind()
-    choice = PartialChoice("e", {"none": Zero(1), "skip": nn.Identity()}, parts=2, stride=1)
+    choice = PartialChoice({"none": Zero(1), "skip": nn.Identity()}, "e", parts=2, stride=1)
     gate = torch.ones((), requires_grad=True)
     choice.select(choice.options.index(name), gate, minus_sum=True)
     assert choice.connects and choice.silent_gate is None

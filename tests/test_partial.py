@@ -21,7 +21,7 @@ from test_dead_paths import count_calls
 from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Choice, connects
-from nas.derive import derive_argmax
+from nas.deriver import derive_argmax
 from nas.errors import UserError
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
@@ -49,7 +49,7 @@ def choice(channels: int, parts: int, stride: int) -> PartialChoice:
     names = ("none", "nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3")
     norm = Norm(affine=False, track_running_stats=False)
     candidates = {n: build_operation(n, channels // parts, stride, norm) for n in names}
-    return PartialChoice("edge", candidates, parts=parts, stride=stride)
+    return PartialChoice(candidates, "edge", parts=parts, stride=stride)
 
 
 def by_definition(x: Tensor, searched: Tensor, parts: int, stride: int) -> Tensor:

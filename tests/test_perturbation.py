@@ -40,7 +40,7 @@ class ToySpace:
 
 def toy_supernet(num_choices: int, options: tuple[str, ...]) -> Supernet:
     choices = [
-        Choice(f"cell/0->{i}", {o: nn.Linear(1, 1) for o in options})
+        Choice({o: nn.Linear(1, 1) for o in options}, f"cell/0->{i}")
         for i in range(1, num_choices + 1)
     ]
     return Supernet(nn.Sequential(*choices), generator(), init_scale=1.0)
@@ -88,7 +88,7 @@ class Signs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.edges = nn.ModuleList(
-            Choice(name, {"loud": Times(-0.1), "useful": Times(1.0), "idle": Times(0.0)})
+            Choice({"loud": Times(-0.1), "useful": Times(1.0), "idle": Times(0.0)}, name)
             for name in ("cell/0->1", "cell/0->2")
         )
 

@@ -18,7 +18,7 @@ from test_dead_paths import count_calls
 from torch import Tensor, nn
 
 from nas.choice import Choice
-from nas.derive import derive_argmax, derive_sampled
+from nas.deriver import derive_argmax, derive_sampled
 from nas.samplers import SAMPLERS, SampleSource
 from nas.spaces import SearchSpace
 from nas.supernet import Supernet
@@ -31,7 +31,7 @@ def ragged(*sizes: int, seed: int = 0) -> Supernet:
     """A supernet of one choice a size; the first option is called `none`."""
     names = [["none", *(f"o{k}" for k in range(1, size))] for size in sizes]
     choices = [
-        Choice(f"c{i}", {option: nn.Linear(3, 3) for option in options})
+        Choice({option: nn.Linear(3, 3) for option in options}, f"c{i}")
         for i, options in enumerate(names)
     ]
     return Supernet(nn.Sequential(*choices), generator(seed), init_scale=1.0)

@@ -28,7 +28,7 @@ def logits(rows: int = 4, options: int = 5, seed: int = 0) -> Tensor:
 
 def supernet() -> Supernet:
     candidates = [{f"o{k}": nn.Identity() for k in range(size)} for size in (3, 4)]
-    model = nn.Sequential(*(Choice(f"c{i}", c) for i, c in enumerate(candidates)))
+    model = nn.Sequential(*(Choice(c, f"c{i}") for i, c in enumerate(candidates)))
     return Supernet(model, generator(), init_scale=1.0)
 
 

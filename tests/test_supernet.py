@@ -18,6 +18,7 @@ from supernet_helpers import (
 from torch import Tensor, nn
 
 from nas.choice import Choice
+from nas.errors import UserError
 from nas.gumbel import gumbel_noise
 from nas.ops import Zero
 from nas.samplers import SAMPLERS
@@ -223,7 +224,7 @@ def test_a_weight_step_over_all_operations_leaves_the_logits_alone(sampler: str)
 def test_choices_of_one_name_add_up() -> None:
     torch.manual_seed(0)
     options = [{"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)} for _ in range(3)]
-    supernet = Supernet(nn.Sequential(*(Choice("shared", o) for o in options)), generator())
+    supernet = Supernet(nn.Sequential(*(Choice(o, "shared") for o in options)), generator())
     images, sample = torch.randn(5, 3), supernet.fixed({"shared": "b"})
     outputs, handle = supernet.forward_for_logits(images, sample)
     found = supernet.weights_gradient(sample, torch.autograd.grad(outputs.sin().sum(), handle)[0])
@@ -248,7 +249,7 @@ class Ragged(nn.Module):
         torch.manual_seed(0)
         self.parts = nn.Sequential(
             *(
-                Choice(f"part{i}", {f"o{k}": nn.Linear(3, 3) for k in range(size)})
+                Choice({f"o{k}": nn.Linear(3, 3) for k in range(size)}, f"part{i}")
                 for i, size in enumerate(self.SIZES)
             )
         )
@@ -362,23 +363,23 @@ def test_a_model_can_be_copied_after_a_pass_for_the_logits() -> None:
 
 
 def test_a_model_without_choices_is_refused() -> None:
-    with pytest.raises(ValueError, match="no Choice"):
+    with pytest.raises(UserError, match="no choice in it"):
         Supernet(nn.Linear(2, 2), generator())
 
 
 def test_choices_of_one_name_with_different_options_are_refused() -> None:
     model = nn.Sequential(
-        Choice("edge", {"a": nn.Identity(), "none": Zero(1)}),
-        Choice("edge", {"a": nn.Identity(), "b": nn.Identity()}),
+        Choice({"a": nn.Identity(), "none": Zero(1)}, "edge"),
+        Choice({"a": nn.Identity(), "b": nn.Identity()}, "edge"),
     )
-    with pytest.raises(ValueError, match=r"'edge' differ in their options.*none.*b"):
+    with pytest.raises(UserError, match=r"'edge' differ in their options.*none.*b"):
         Supernet(model, generator())
 
 
 def test_the_order_of_the_options_matters_too() -> None:
     model = nn.Sequential(
-        Choice("edge", {"a": nn.Identity(), "b": nn.Identity()}),
-        Choice("edge", {"b": nn.Identity(), "a": nn.Identity()}),
+        Choice({"a": nn.Identity(), "b": nn.Identity()}, "edge"),
+        Choice({"b": nn.Identity(), "a": nn.Identity()}, "edge"),
     )
-    with pytest.raises(ValueError, match="'edge' differ"):
+    with pytest.raises(UserError, match="'edge' differ"):
         Supernet(model, generator())

@@ -40,7 +40,7 @@ class Smooth(nn.Module):
         torch.manual_seed(0)
         self.stem = nn.Linear(4, 5)
         self.choices = nn.ModuleList(
-            Choice(name, {str(k): self.operation(k) for k in range(size)})
+            Choice({str(k): self.operation(k) for k in range(size)}, name)
             for name, size in (("a", 3), ("b", 2), ("a", 3))
         )
         self.head = nn.Linear(5, 3)

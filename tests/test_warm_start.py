@@ -15,7 +15,7 @@ SIZES = (3, 4)
 
 def make_source(seed: int = 0) -> SampleSource:
     choices = [
-        Choice(f"c{i}", {f"o{k}": nn.Identity() for k in range(size)})
+        Choice({f"o{k}": nn.Identity() for k in range(size)}, f"c{i}")
         for i, size in enumerate(SIZES)
     ]
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def test_main_effects_are_means_of_normal_scores() -> None:
 def test_sampling_moves_the_mean_by_so_many_deviations() -> None:
     """A score that is a sum over many choices of options is normal, and tilting is exact."""
     torch.manual_seed(1)
-    choices = [Choice(f"c{i}", {f"o{k}": nn.Identity() for k in range(5)}) for i in range(24)]
+    choices = [Choice({f"o{k}": nn.Identity() for k in range(5)}, f"c{i}") for i in range(24)]
     generator = torch.Generator().manual_seed(0)
     supernet = Supernet(nn.Sequential(*choices), generator)
     source = SampleSource(supernet, SAMPLERS.get("gdas"), generator)

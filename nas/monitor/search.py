@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.benchmark_table import BenchmarkTable
 from nas.collapse import num_parameter_free, num_skips_in_a_cell
-from nas.derive import normalised_entropy
+from nas.deriver import normalised_entropy
 from nas.genotype import Genotype
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
 from nas.monitor.heatmap import draw_probabilities

@@ -1,7 +1,17 @@
 """What can be searched: one module a space, all with the interface `SearchSpace`."""
 
+from nas.spaces.custom import Custom
 from nas.spaces.darts import DARTS, GDASFixedReduction
+from nas.spaces.model import ModelSpace
 from nas.spaces.nasbench201 import NASBench201
 from nas.spaces.space import SPACES, SearchSpace
 
-__all__ = ["DARTS", "SPACES", "GDASFixedReduction", "NASBench201", "SearchSpace"]
+__all__ = [
+    "DARTS",
+    "SPACES",
+    "Custom",
+    "GDASFixedReduction",
+    "ModelSpace",
+    "NASBench201",
+    "SearchSpace",
+]

@@ -46,8 +46,8 @@ def supernet_edges(
         searched = channels // partial_channels
         candidates = {name: candidate(name, searched, stride) for name in operations}
         if partial_channels == 1:
-            return Choice(edge.name, candidates)
-        return PartialChoice(edge.name, candidates, parts=partial_channels, stride=stride)
+            return Choice(candidates, edge.name)
+        return PartialChoice(candidates, edge.name, parts=partial_channels, stride=stride)
 
     return build
 

@@ -23,6 +23,7 @@ from nas.spaces.darts_genotype import check
 from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, Preprocess, stem
 from nas.spaces.space import SPACES, other_operations
 
+NAMES = ("darts", "gdas_frc")
 NORMAL, REDUCE = "normal", "reduce"
 INPUTS = 2
 INPUTS_KEPT = 2
@@ -184,10 +185,15 @@ class DARTS:
 
     name = "darts"
     never_derived = frozenset({"none"})
+    has_cells = True
     searched_cells: ClassVar[tuple[str, ...]] = (NORMAL, REDUCE)
 
     def __post_init__(self) -> None:
         check_partial_channels(self.partial_channels, self.channels)
+
+    def options_of(self, name: str) -> tuple[str, ...]:
+        """The operations: every edge has them all."""
+        return self.operations
 
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells of a kind."""

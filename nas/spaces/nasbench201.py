@@ -151,9 +151,14 @@ class NASBench201:
 
     name = NAME
     never_derived = frozenset[str]()
+    has_cells = True
 
     def __post_init__(self) -> None:
         check_partial_channels(self.partial_channels, self.channels)
+
+    def options_of(self, name: str) -> tuple[str, ...]:
+        """The operations: every edge has them all."""
+        return self.operations
 
     def build_supernet(self) -> nn.Module:
         """The network with one choice an edge, shared by all cells."""

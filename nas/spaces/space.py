@@ -16,13 +16,16 @@ class SearchSpace(Protocol):
 
     Attributes:
         name: Name in the registry and in `genotype.json`.
-        operations: Candidate operations, in the order of the logits.
         never_derived: Options that a supernet offers but a derivation does not take.
+        has_cells: Whether choices are the edges of cells, of operations of this package.
     """
 
     name: str
-    operations: tuple[str, ...]
     never_derived: frozenset[str]
+    has_cells: bool
+
+    def options_of(self, name: str) -> tuple[str, ...]:
+        """The options of the choice called `name`, in the order of the logits."""
 
     def build_supernet(self) -> nn.Module:
         """A module with a `Choice` wherever the space leaves something open."""

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from nas.derive import derive_sampled, draw_genotype, with_confidence
+from nas.deriver import derive_sampled, draw_genotype, with_confidence
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
@@ -60,7 +60,7 @@ def start_warm(run: Search, score: str, *, num_samples: int, strength: float, se
 def best_of_samples(
     run: Search, num_samples: int, max_images: int | None
 ) -> tuple[Genotype, float]:
-    """The best of genotypes drawn from the logits, and its accuracy; see `nas.derive`."""
+    """The best of genotypes drawn from the logits, and its accuracy; see `nas.deriver`."""
     with Progress(num_samples, unit="genotype") as progress:
         count = _Counter(progress)
         genotype, _ = derive_sampled(

@@ -13,7 +13,7 @@ from nas.bilevel import Alternating, Batch, SingleLevel
 from nas.collapse import CollapseSettings, CollapseWatch
 from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
-from nas.derive import derive_argmax
+from nas.deriver import derive_argmax
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
 from nas.monitor.memory import memory_metrics

@@ -179,7 +179,7 @@ def test_before_a_batch_norm_no_operation_has_an_inner_product() -> None:
     torch.manual_seed(0)
     images = torch.randn(16, 2, 4, 4)
     labels = (images.mean((1, 2, 3)) > 0).long()
-    choice = Choice("edge", {"none": Zero(1), "skip": nn.Identity()})
+    choice = Choice({"none": Zero(1), "skip": nn.Identity()}, "edge")
     head = nn.Sequential(nn.BatchNorm2d(2, eps=1e-9), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = nn.Linear(2, 2)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from nas.derive import (
+from nas.deriver import (
     derive_argmax,
     derive_sampled,
     normalised_entropy,
@@ -249,9 +249,9 @@ def test_a_choice_with_one_option_has_no_entropy() -> None:
 
 def test_the_margin_is_the_distance_to_the_best_other_option() -> None:
     p = torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05], dtype=torch.float64)
-    winner = option_confidence(BENCH, p, "skip_connect")
+    winner = option_confidence(BENCH, "cell/0->1", p, "skip_connect")
     assert (winner.probability, winner.margin) == pytest.approx((0.4, 0.1))
-    loser = option_confidence(BENCH, p, "avg_pool_3x3")
+    loser = option_confidence(BENCH, "cell/0->1", p, "avg_pool_3x3")
     assert (loser.probability, loser.margin) == pytest.approx((0.05, -0.35))
     assert winner.entropy == loser.entropy == pytest.approx(normalised_entropy(p))
 
@@ -259,7 +259,7 @@ def test_the_margin_is_the_distance_to_the_best_other_option() -> None:
 def test_the_margin_ignores_what_is_never_derived() -> None:
     p = torch.tensor([0.9, 0.06, 0.04, 0, 0, 0, 0, 0], dtype=torch.float64)
     assert DARTS_SPACE.operations[0] == "none"
-    found = option_confidence(DARTS_SPACE, p, DARTS_SPACE.operations[1])
+    found = option_confidence(DARTS_SPACE, "normal/0->2", p, DARTS_SPACE.operations[1])
     assert (found.probability, found.margin) == pytest.approx((0.06, 0.02))
     none = torch.tensor([0.6, 0.4, 0, 0, 0], dtype=torch.float64)
-    assert option_confidence(BENCH, none, "skip_connect").margin == pytest.approx(-0.2)
+    assert option_confidence(BENCH, "cell/0->1", none, "skip_connect").margin == pytest.approx(-0.2)

@@ -73,23 +73,26 @@ def with_confidence(
 ) -> Genotype:
     """Returns `genotype` with the confidence of each of its choices."""
     confidence = {
-        name: option_confidence(space, probabilities[name], option)
+        name: option_confidence(space, name, probabilities[name], option)
         for name, option in genotype.choices.items()
     }
     return replace(genotype, confidence=confidence)
 
 
-def option_confidence(space: SearchSpace, probabilities: Tensor, option: str) -> Confidence:
-    """The confidence in `option` where the options have `probabilities` `[K]`.
+def option_confidence(
+    space: SearchSpace, name: str, probabilities: Tensor, option: str
+) -> Confidence:
+    """The confidence in `option` of choice `name`, whose options have `probabilities` `[K]`.
 
     The margin compares with the best other option that a derivation may take; it is negative
     where a sampled genotype took a less probable one.
     """
-    chosen = float(probabilities[space.operations.index(option)])
+    options = space.options_of(name)
+    chosen = float(probabilities[options.index(option)])
     others = [
         float(p)
-        for name, p in zip(space.operations, probabilities, strict=True)
-        if name != option and name not in space.never_derived
+        for other, p in zip(options, probabilities, strict=True)
+        if other != option and other not in space.never_derived
     ]
     return Confidence(
         probability=chosen,

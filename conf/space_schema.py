@@ -1,0 +1,62 @@
+"""Schemas of the search spaces: the group `space`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from conf.ranges import at_least
+from nas.errors import unknown_name
+from nas.spaces.nasbench201 import REDUCTIONS
+
+
+@dataclass(kw_only=True, slots=True)
+class NASBench201Config:
+    """Sizes of the space `nasbench201`; see `nas.spaces.nasbench201`."""
+
+    name: str = "nasbench201"
+    channels: int = 16  # of the first stage
+    cells_per_stage: int = 5
+    nodes: int = 4
+    reduction: str = "residual"  # between the stages; pooling leaves more to the cells
+    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
+    operations: list[str] = MISSING
+    affine: bool = False  # of batch norm in the supernet's cells
+    track_running_stats: bool = False  # of the same; off: statistics of the batch
+
+    def __post_init__(self) -> None:
+        at_least("space", self, channels=1, cells_per_stage=1, nodes=2, partial_channels=1)
+        if self.reduction not in REDUCTIONS:
+            known = list(REDUCTIONS)
+            raise ValueError(unknown_name("reduction", self.reduction, known, "space.reduction"))
+
+
+@dataclass(kw_only=True, slots=True)
+class DARTSConfig:
+    """Sizes of the spaces `darts` and `gdas_frc`; see `nas.spaces.darts`."""
+
+    name: str = "darts"
+    channels: int = 16  # of the first cells
+    cells: int = 8  # reduction cells included
+    nodes: int = 4  # intermediate nodes of a cell
+    stem: str = "cifar"  # or imagenet
+    stem_multiplier: int = 3
+    operations: list[str] = MISSING
+    affine: bool = False  # of batch norm in the supernet's cells
+    track_running_stats: bool = False  # of the same; off: statistics of the batch
+    pool_norm: bool = False  # batch norm after candidate pools, as in the code of DARTS
+    partial_channels: int = 1  # the supernet searches one part of so many of them; 1: all
+    edge_normalization: bool = False  # weights for the inputs of a node, learnt like the logits
+
+    def __post_init__(self) -> None:
+        at_least("space", self, channels=1, cells=3, nodes=1, stem_multiplier=1)
+        at_least("space", self, partial_channels=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class CustomConfig:
+    """The space `custom`, a model of the user's; see `nas.spaces.custom`."""
+
+    name: str = "custom"
+    model: str = MISSING  # my_package.MyNet: a class or function that makes a model with choices
+    arguments: dict[str, Any] = field(default_factory=dict)  # for it

@@ -1,0 +1,69 @@
+"""Spaces of any model with choices in it: no cells, every choice stands for itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.choice import decisions
+from nas.errors import UserError
+from nas.genotype import Genotype
+from nas.plain import check_choices, derive
+
+
+class ModelSpace(ABC):
+    """What all such spaces share; those that there are build different models.
+
+    Attributes:
+        never_derived: Nothing: a choice that may not be made should not be offered.
+        has_cells: Whether genotypes are cells, which can be drawn and run by fused kernels.
+    """
+
+    name: ClassVar[str]
+    never_derived: ClassVar[frozenset[str]] = frozenset()
+    has_cells: ClassVar[bool] = False
+
+    @abstractmethod
+    def build_supernet(self) -> nn.Module:
+        """The model with its choices."""
+
+    @cached_property
+    def _options(self) -> dict[str, tuple[str, ...]]:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = self.build_supernet()
+        return {name: modules[0].options for name, modules in decisions(model).items()}
+
+    def options_of(self, name: str) -> tuple[str, ...]:
+        """The options of choice `name`."""
+        return self._options[name]
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
+        """The best option of each choice; ties go to the earlier one."""
+        choices = {
+            name: options[int(scores[name].argmax())] for name, options in self._options.items()
+        }
+        return Genotype(self.name, (), choices)
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """The genotypes that differ in the option of one choice."""
+        for name, present in genotype.choices.items():
+            for option in self._options[name]:
+                if option != present:
+                    choices = {**genotype.choices, name: option}
+                    yield replace(genotype, choices=choices, confidence={})
+
+    def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
+        """The plain network of `genotype`; sizes that were open are initialised as PyTorch does.
+
+        Raises:
+            UserError: the genotype does not fit, or an auxiliary head is asked for.
+        """
+        if auxiliary:
+            raise UserError(f"auxiliary_weight: networks of space '{self.name}' have no such head")
+        model = self.build_supernet()
+        check_choices(model, genotype.choices)
+        return derive(model, genotype, inherit=False)
