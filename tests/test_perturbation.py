@@ -31,6 +31,9 @@ class ToySpace:
     def __init__(self, operations: tuple[str, ...], never_derived: tuple[str, ...] = ()) -> None:
         self.operations, self.never_derived = operations, frozenset(never_derived)
 
+    def options_of(self, name: str) -> tuple[str, ...]:
+        return self.operations
+
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         allowed = [k for k, o in enumerate(self.operations) if o not in self.never_derived]
         best = {n: max(allowed, key=lambda k: float(row[k])) for n, row in scores.items()}
