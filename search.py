@@ -7,12 +7,22 @@ a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 from torch import nn
 
 from conf.app import Launch, launch
-from conf.build import build_bilevel, build_space, finals_of, read_table, schedule_of
-from conf.schema import NetworkConfig, SearchConfig
+from conf.build import (
+    build_bilevel,
+    build_budget,
+    build_space,
+    finals_of,
+    read_table,
+    schedule_of,
+)
+from conf.network_schema import NetworkConfig
+from conf.schema import SearchConfig
+from nas.budget import FrontPoint
 from nas.data import SearchData, load_search_data
 from nas.deriver import derive_argmax
 from nas.errors import UserError
@@ -24,6 +34,7 @@ from nas.spaces import Custom, SearchSpace
 from nas.supernet import Supernet
 from nas.training.allocator import keep_freed_memory
 from nas.training.discretise import by_perturbation
+from nas.training.front import find_front
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import choose_device, seed_everything, to_device, use_threads
@@ -50,6 +61,7 @@ FREE = frozenset(
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
     | {"derive.max_evaluations", "derive.finalists", "derive.final_trainings", "derive.final_steps"}
     | {"derive.playoff", "derive.playoff_steps", "derive.num_paths", "derive.tuning_steps"}
+    | {"budget.front_limits", "budget.max_images"}
     | {f"derive.network.{name}" for name in NetworkConfig.__dataclass_fields__}
 )
 
@@ -66,7 +78,8 @@ def search(config: SearchConfig, launched: Launch) -> float:
         start_warm(run, **asdict(config.warm_start), seed=config.seed)
     run.run()
     genotype, accuracy = derive(config, run)
-    finish_search(run, genotype, accuracy, launched.overrides)
+    points = front_within(config.budget, run, genotype)
+    finish_search(run, genotype, accuracy, launched.overrides, points)
     return accuracy
 
 
@@ -88,14 +101,16 @@ def build(config: SearchConfig, launched: Launch) -> Search:
     model = to_device(space.build_supernet(), device, config.channels_last)
     supernet = Supernet(ready_model(config, space, model, data), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
+    budget = build_budget(config, space, supernet.choices, data.info)
     return Search(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         space=space,
-        bilevel=build_bilevel(config, source),
+        bilevel=build_bilevel(config, source, budget),
         source=source,
         data=data,
         schedule=schedule_of(config),
         table=table,
+        budget=budget,
     )
 
 
@@ -103,15 +118,15 @@ def ready_model(
     config: SearchConfig, space: SearchSpace, model: nn.Module, data: SearchData
 ) -> nn.Module:
     """`model` with fast kernels, or the user's own after every option of it has been tried."""
-    images, _ = next(iter(data.validation_eval.epoch(0)))
     if space.has_cells:
-        return accelerate(model, config.kernels, images.device)
+        return accelerate(model, config.kernels, choose_device(config.device))
     if config.kernels not in ("auto", "plain"):
         raise UserError(
             f"kernels={config.kernels} are those of cell spaces: space={space.name} runs as it is, "
             "set kernels to auto"
         )
     if isinstance(space, Custom):
+        images, _ = next(iter(data.validation_eval.epoch(0)))
         probe(model, images[:NUM_PROBED], data.info.num_classes)
     return model
 
@@ -140,7 +155,14 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
             tuning_steps=rule.tuning_steps,
             seed=config.seed,
         )
-    return derive_argmax(run.space, run.supernet.probabilities()), run.validation_accuracy
+    return derive_argmax(run.within, run.supernet.probabilities()), run.validation_accuracy
+
+
+def front_within(budget: Any, run: Search, genotype: Genotype) -> list[FrontPoint]:
+    """The front of accuracy and cost, where there is a budget."""
+    if budget.name == "none" or budget.front_limits == 0:
+        return []
+    return find_front(run, genotype, num_limits=budget.front_limits, max_images=budget.max_images)
 
 
 def main() -> None:

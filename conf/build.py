@@ -1,10 +1,15 @@
 """From settings to the plain arguments of plain classes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from conf.schema import NetworkConfig, RetrainConfig, SearchConfig
+import torch
+from torch import nn
+
+from conf.network_schema import NetworkConfig
+from conf.schema import RetrainConfig, SearchConfig
 from nas.baseline import RunningMean
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import (
@@ -15,8 +20,14 @@ from nas.bilevel import (
     first_order_gradient,
     score_function_gradient,
 )
+from nas.budget import Budget, cost_range
+from nas.costs import COSTS, CostModel, fit_linear, num_fitted
 from nas.data import DataInfo
+from nas.data.order import derived_seed
 from nas.errors import UserError
+from nas.genotype import Genotype
+from nas.monitor.console import Progress
+from nas.network import build_network
 from nas.ops import OPERATIONS, Norm
 from nas.optimizers import Updater
 from nas.samplers import SampleSource
@@ -76,7 +87,9 @@ def read_table(config: SearchConfig) -> BenchmarkTable | None:
     return BenchmarkTable.read(path, benchmark.epochs, benchmark.column)
 
 
-def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | SingleLevel:
+def build_bilevel(
+    config: SearchConfig, source: SampleSource, budget: Budget | None = None
+) -> Alternating | SingleLevel:
     """The bilevel optimiser with its two updaters."""
     supernet, bilevel = source.supernet, config.bilevel
     has_baseline = getattr(bilevel, "baseline", "none") == "running_mean"
@@ -91,6 +104,7 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
         draw_for_weights=drawn.get(getattr(bilevel, "weight_samples", "sampler")),
         autocast=autocast_for(config.precision, supernet.device),
         baseline=RunningMean(source) if has_baseline else None,
+        budget=budget,
     )
     if bilevel.name == "single_level":
         return SingleLevel(learner)
@@ -108,6 +122,38 @@ def build_bilevel(config: SearchConfig, source: SampleSource) -> Alternating | S
         logits_samples=bilevel.logits_samples or source.sampler.samples_an_update,
         groups=bilevel.groups,
     )
+
+
+def build_budget(
+    config: SearchConfig, space: SearchSpace, choices: Mapping[str, tuple[str, ...]], info: DataInfo
+) -> Budget | None:
+    """The budget, where there is one; fits its linear model.
+
+    Raises:
+        UserError: no architecture of the space keeps to it.
+    """
+    settings = config.budget
+    if settings.name == "none":
+        return None
+    sizes = sizes_of(settings.network)
+
+    def build(genotype: Genotype) -> nn.Module:
+        if not sizes:
+            return space.build_network(genotype)
+        return build_network(
+            genotype, sizes, in_channels=info.in_channels, num_classes=info.num_classes
+        )
+
+    cost = CostModel(build, COSTS.get(settings.name), info.in_channels, info.image_size)
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, "budget"))
+    with Progress(num_fitted(choices), unit="genotype") as progress:
+        linear = fit_linear(space, choices, cost, generator, progress.advance)
+        span = cost_range(space, choices, cost, linear)
+        target = settings.target if settings.fraction is None else span.at(settings.fraction)
+        budget = Budget(settings.name, "", cost, linear, span, target, settings.rate)
+        progress.line(budget.summary())
+    budget.check()
+    return budget
 
 
 def schedule_of(config: SearchConfig) -> SearchSchedule:

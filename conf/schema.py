@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from conf.budget_schema import CountedBudgetConfig, NoBudgetConfig, check_budget
+from conf.network_schema import NetworkConfig
 from conf.ranges import at_least
 from conf.space_schema import CustomConfig, DARTSConfig, NASBench201Config
 from nas.baseline import BASELINES
@@ -130,24 +132,6 @@ class PerturbationConfig:
         at_least("derive", self, num_paths=1, tuning_steps=0)
         if self.max_images is not None:
             at_least("derive", self, max_images=1)
-
-
-@dataclass(kw_only=True, slots=True)
-class NetworkConfig:
-    """Sizes of the network that is trained; null is the default of the genotype's space."""
-
-    channels: int | None = None
-    cells: int | None = None  # darts, gdas_frc: all cells
-    cells_per_stage: int | None = None  # nasbench201
-    stem: str | None = None  # darts, gdas_frc: cifar or imagenet
-    stem_multiplier: int | None = None  # darts, gdas_frc
-    model: str | None = None  # custom: that of the search
-    arguments: dict[str, Any] | None = None  # custom: for it
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):
-            if getattr(self, name) is not None:
-                at_least("network", self, **{name: 1})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -296,6 +280,7 @@ class SearchConfig(RunConfig):
     sampler: Any = MISSING
     bilevel: Any = MISSING
     derive: Any = MISSING
+    budget: Any = MISSING
     logits: OptimizerSettings = MISSING
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
@@ -315,6 +300,7 @@ class SearchConfig(RunConfig):
                 "rest, into groups of at least 2 images, as batch norm normalises within a group"
             )
         self.pruning.check(self)
+        check_budget(self.budget, self.derive)
         self.collapse.check("collapse", learns=SAMPLERS.get(self.sampler.name).learns)
         if getattr(self.space, "edge_normalization", False) and (
             SAMPLERS.get(self.sampler.name).one_path
@@ -380,6 +366,8 @@ def register_schemas() -> None:
         "data": DataSettings,
         "nasbench201": NASBench201Config,
         "custom": CustomConfig,
+        "no_budget": NoBudgetConfig,
+        "counted_budget": CountedBudgetConfig,
         "darts": DARTSConfig,
         "sampler": SamplerConfig,
         "temperature_sampler": TemperatureSamplerConfig,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.baseline import RunningMean
+from nas.budget import Budget
 from nas.finite import check_finite
 from nas.optimizers import Updater
 from nas.supernet import Sample, Supernet
@@ -59,6 +60,7 @@ class Learner:
         autocast: Makes the context of forward passes (bf16 autocast or nothing).
         loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
         baseline: Takes the mean inner product out of the noise of the logits' gradient.
+        budget: Adds the gradient of the expected cost to that of the logits.
     """
 
     supernet: Supernet
@@ -69,6 +71,7 @@ class Learner:
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
     baseline: RunningMean | None = None
+    budget: Budget | None = None
 
     def weights_loss(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
         """Runs the sampled child network, without any architecture gradient."""
@@ -138,6 +141,8 @@ class Learner:
             sample.weights.backward(centred / len(samples))
         if baseline is not None:
             baseline.expectation().backward()
+        if self.budget is not None:
+            self.budget.add_gradient(self.supernet)
         norm = float(
             nn.utils.get_total_norm([p.grad for p in self.logits.parameters if p.grad is not None])
         )

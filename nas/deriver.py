@@ -22,7 +22,8 @@ Evaluate = Callable[[Genotype], float]
 
 def derive_argmax(space: SearchSpace, probabilities: Mapping[str, Tensor]) -> Genotype:
     """The genotype of the most probable options; probabilities are `[K]` by choice name."""
-    return with_confidence(space, space.derive(probabilities), probabilities)
+    scores = {name: row.log() for name, row in edge_scores(probabilities).items()}
+    return with_confidence(space, space.derive(scores), probabilities)
 
 
 def derive_sampled(

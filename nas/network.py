@@ -71,11 +71,24 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     auxiliary = sum(
         p.numel() for name, p in model.named_parameters() if name.startswith("auxiliary.")
     )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    _leave_out_uncounted(model)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
-    total = sum(parameter.numel() for parameter in model.parameters())
     return Cost(total - auxiliary, counter.get_total_flops() // 2)
+
+
+def _leave_out_uncounted(module: nn.Module) -> None:
+    """Makes norms and activations identities: they count nothing and take most of the time."""
+    for name, child in module.named_children():
+        if isinstance(child, _UNCOUNTED):
+            setattr(module, name, nn.Identity())
+        else:
+            _leave_out_uncounted(child)
+
+
+_UNCOUNTED = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
 
 
 def check_input(network: nn.Module, in_channels: int, image_size: int) -> None:

@@ -78,6 +78,11 @@ class Supernet:
         return tuple(self.options)[: self.num_choices]
 
     @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The options of the choices by name, in the order of the rows of the logits."""
+        return {name: self.options[name] for name in self.names}
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

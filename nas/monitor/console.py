@@ -77,6 +77,10 @@ class Progress:
         if self.is_due(step):
             self._show(self._clock())
 
+    def advance(self, num_steps: int = 1) -> None:
+        """Takes note of so many more steps; draws if it is time to."""
+        self.update(self._step + num_steps)
+
     def line(self, text: str) -> None:
         """Writes a line that stays (the summary of an epoch), and redraws the bar below it."""
         if not self._on_terminal:

@@ -114,6 +114,25 @@ METRICS: tuple[Metric, ...] = (
         "Accuracy of the best architecture of the table minus that of this one.",
     ),
     Metric(
+        "budget/cost",
+        "that of the budget",
+        "search",
+        "Cost of the genotype that the logits and the budget give now, counted exactly.",
+    ),
+    Metric(
+        "budget/expected_cost",
+        "that of the budget",
+        "search",
+        "Mean cost of the architectures that the logits draw, by the linear model of the choices.",
+    ),
+    Metric(
+        "budget/multiplier",
+        "nats",
+        "search",
+        "What an expected cost of twice the target adds to the loss: grows while it is above the "
+        "target, falls to 0 while it is below.",
+    ),
+    Metric(
         "architecture/temperature",
         "1",
         "search",

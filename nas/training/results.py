@@ -5,12 +5,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.budget import Budget, FrontPoint
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
 from nas.network import Cost
+from nas.spaces import Custom
 from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
 from nas.training.search import Search
@@ -26,6 +28,7 @@ def finish_search(
     genotype: Genotype,
     accuracy: float,
     overrides: Sequence[str],
+    front: Sequence[FrontPoint] = (),
 ) -> None:
     """Writes `genotype.json`, `cell.png` and `summary.json`; prints a summary.
 
@@ -34,27 +37,52 @@ def finish_search(
         genotype: What was derived.
         accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
         overrides: Of the command line.
+        front: Of accuracy and cost, where there is a budget.
     """
     folder, text, table = run.folder.path, genotype_text(genotype), run.table
     replace_text(folder / GENOTYPE, genotype.to_json())
     save_genotype_picture(genotype, folder / PICTURE)
     metrics = {"accuracy/genotype_validation": accuracy}
     metrics |= table.metrics(genotype) if table else {}
+    if run.budget is not None:
+        metrics["budget/cost"] = run.budget.cost(genotype)
     stopped = {} if run.stopped is None else {"stopped": run.stopped}
     write_summary(
         folder, "search", overrides, metrics, genotype=text, seconds=run.seconds, **stopped
     )
+    more = ["front.csv", "front.png"] if front else []
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", text),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
         *([("benchmark", table.describe(genotype))] if table else []),
+        *_budget_rows(run.budget, genotype, front),
         ("time", f"{run.seconds:.0f} s"),
-        ("results", f"{folder}/ ({GENOTYPE}, {PICTURE}, metrics.jsonl)"),
-        ("next", f"python retrain.py genotype={folder / GENOTYPE}"),
+        ("results", f"{folder}/ ({', '.join([GENOTYPE, PICTURE, *more, 'metrics.jsonl'])})"),
+        ("next", " ".join(["python retrain.py", f"genotype={folder / GENOTYPE}", *_model(run)])),
         ("watch", f"tensorboard --logdir {folder}"),
     ]
     _say(f"{confidence_table(genotype)}\n{summary_table(rows, 'search done')}")
+
+
+def _model(run: Search) -> list[str]:
+    """The overrides that a retraining needs for a model of the user's own."""
+    space = run.space
+    if not isinstance(space, Custom):
+        return []
+    given = [f"network.arguments.{name}={value}" for name, value in space.arguments.items()]
+    return [f"network.model={space.model}", *given]
+
+
+def _budget_rows(
+    budget: Budget | None, genotype: Genotype, front: Sequence[FrontPoint]
+) -> list[tuple[str, str]]:
+    if budget is None:
+        return []
+    say, name = budget.describe, budget.name.replace("_", " ")
+    rows = [(name, f"{say(budget.cost(genotype))} of {say(budget.target)} at most")]
+    rows += [("front", f"{point.accuracy:6.2f} % at {say(point.cost)}") for point in front]
+    return [(name if i < 2 else "", value) for i, (name, value) in enumerate(rows)]
 
 
 def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str]) -> float:

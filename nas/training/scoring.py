@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from nas.deriver import derive_sampled, draw_genotype, with_confidence
+from nas.deriver import derive_argmax, derive_sampled, draw_genotype, with_confidence
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
@@ -53,7 +53,7 @@ def start_warm(run: Search, score: str, *, num_samples: int, strength: float, se
             lambda sample: space.derive(supernet.split(sample.weights)),
             num_samples=num_samples,
             strength=strength,
-            on_sample=_Counter(progress),
+            on_sample=progress.advance,
         )
 
 
@@ -62,14 +62,13 @@ def best_of_samples(
 ) -> tuple[Genotype, float]:
     """The best of genotypes drawn from the logits, and its accuracy; see `nas.deriver`."""
     with Progress(num_samples, unit="genotype") as progress:
-        count = _Counter(progress)
         genotype, _ = derive_sampled(
-            run.space,
+            run.within,
             run.supernet.probabilities(),
             lambda genotype: run.evaluate(genotype, max_images),
             num_samples,
             run.source.generator,
-            on_sample=count,
+            on_sample=progress.advance,
         )
     return genotype, run.evaluate(genotype)
 
@@ -99,7 +98,7 @@ def by_local_search(
         seed: Of the untrained networks.
         finals: What is held from the best; None for nothing. All that it trains stands in the file.
     """
-    space, probabilities, allows = run.space, run.supernet.probabilities(), run.supernet.allows
+    space, probabilities, allows = run.within, run.supernet.probabilities(), run.supernet.allows
     untrained = training_free(run, seed)
 
     def judge(name: str) -> Judge:
@@ -110,24 +109,22 @@ def by_local_search(
     def neighbours(genotype: Genotype) -> Iterator[Genotype]:
         return (other for other in space.neighbours(genotype) if allows(other.choices))
 
-    start = [space.derive(probabilities)]
+    start = [derive_argmax(space, probabilities)]
     start += [draw_genotype(space, probabilities, run.source.generator) for _ in range(num_samples)]
     jury = Jury([judge(name) for name in judges])
     with Progress(max_evaluations, unit="genotype") as progress:
-        count = _Counter(progress)
 
         def ask(genotypes: Sequence[Genotype]) -> list[Values]:
             said: list[Values] = []
             for genotype in genotypes:
                 said += jury([genotype])
-                count()
+                progress.advance()
             return said
 
         ranked = local_search(start, neighbours, ask, beam=beam, max_evaluations=max_evaluations)
     if finals is not None:
         with Progress(finals.max_steps) as progress:
-            count = _Counter(progress)
-            ranked = hold(finals, run, ranked, jury, neighbours, count, progress.line)
+            ranked = hold(finals, run, ranked, jury, neighbours, progress.advance, progress.line)
     columns = [*judges, *([] if finals is None else [TRAINING, PLAYOFF])]
     replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)
@@ -144,14 +141,3 @@ def candidates_csv(ranked: Sequence[Judged], judges: Sequence[str]) -> str:
         missing = [""] * (len(judges) - len(judged.values))
         writer.writerow([genotype_text(judged.genotype), *values, *missing])
     return text.getvalue()
-
-
-class _Counter:
-    """Moves a progress display on."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._count = progress, 0
-
-    def __call__(self, num_steps: int = 1) -> None:
-        self._count += num_steps
-        self._progress.update(self._count)

@@ -10,6 +10,7 @@ import torch
 
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Batch, SingleLevel
+from nas.budget import Budget, WithinBudget, expected_cost
 from nas.collapse import CollapseSettings, CollapseWatch
 from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
@@ -72,6 +73,7 @@ class Search(Loop):
         validation_accuracy: Of the last genotype that was evaluated, in percent.
         collapse: Looks for signs of one after each epoch that trains the logits.
         table: Of trained architectures, where one is given; nothing is decided by it.
+        within: The space, as far as the budget allows it.
     """
 
     kind = "search"
@@ -87,6 +89,7 @@ class Search(Loop):
         data: SearchData,
         schedule: SearchSchedule,
         table: BenchmarkTable | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -96,6 +99,7 @@ class Search(Loop):
         data: The two halves of the training data.
         schedule: How long and how often.
         table: Of trained architectures, for the monitor alone.
+        budget: What is derived must keep to it; `bilevel` has it, too.
         """
         super().__init__(folder, data.train, schedule.epochs, schedule.checkpoint_every_steps)
         self.space, self.data, self.schedule = space, data, schedule
@@ -108,7 +112,10 @@ class Search(Loop):
         self._counts = torch.zeros_like(self.supernet.logits, requires_grad=False)
         self._gradient_norm_sum, self._num_logits_steps = 0.0, 0
         self._monitor: SearchMonitor | None = None
-        self.table = table
+        self.table, self.budget = table, budget
+        self.within: SearchSpace = space
+        if budget is not None:
+            self.within = WithinBudget(space, self.supernet.choices, budget)
 
     def _start_epoch(self) -> None:
         schedule = self.schedule
@@ -153,7 +160,11 @@ class Search(Loop):
         # First of all: it may end the search, and go back to the logits of another epoch.
         warning = self._look_for_collapse(metrics) if self._trains_logits else None
         probabilities = self.supernet.probabilities()
-        genotype = derive_argmax(self.space, probabilities)
+        genotype = derive_argmax(self.within, probabilities)
+        if self.budget is not None:
+            metrics["budget/cost"] = self.budget.cost(genotype)
+            metrics["budget/expected_cost"] = expected_cost(self.budget, self.supernet)
+            metrics["budget/multiplier"] = self.budget.multiplier
         if self.is_last_epoch or (self.epoch + 1) % self.schedule.evaluate_every_epochs == 0:
             self.validation_accuracy = self.evaluate(genotype)
             metrics["accuracy/genotype_validation"] = self.validation_accuracy
@@ -275,6 +286,7 @@ class Search(Loop):
             "gradient_norm_sum": self._gradient_norm_sum,
             "num_logits_steps": self._num_logits_steps,
             "collapse": self.collapse.state_dict(),
+            "multiplier": None if self.budget is None else self.budget.multiplier,
         }
 
     def _load_state(self, state: checkpoint.State) -> None:
@@ -295,4 +307,6 @@ class Search(Loop):
         self._gradient_norm_sum = state["gradient_norm_sum"]
         self._num_logits_steps = state["num_logits_steps"]
         self.collapse.load_state_dict(state["collapse"])
+        if self.budget is not None:
+            self.budget.multiplier = state["multiplier"]
         checkpoint.set_rng_state(state["rng"], self.source.generator)

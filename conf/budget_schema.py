@@ -1,0 +1,55 @@
+"""Schemas of the group `budget`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from conf.network_schema import NetworkConfig
+from conf.ranges import at_least
+from nas.costs import COSTS
+from nas.errors import unknown_name
+
+
+@dataclass(kw_only=True, slots=True)
+class NoBudgetConfig:
+    """A search without one."""
+
+    name: str = "none"
+
+
+@dataclass(kw_only=True, slots=True)
+class CountedBudgetConfig:
+    """A limit on what is counted, see `nas.costs`."""
+
+    name: str = MISSING
+    target: float | None = None
+    fraction: float | None = None  # of the range of the space, instead of a target
+    rate: float = 0.05
+    front_limits: int = 10
+    max_images: int | None = 2000
+    network: NetworkConfig = field(default_factory=NetworkConfig)  # that is counted
+
+    def __post_init__(self) -> None:
+        if self.name not in COSTS:
+            raise ValueError(unknown_name("cost", self.name, COSTS, "budget.name"))
+        if (self.target is None) == (self.fraction is None):
+            raise ValueError(
+                f"budget={self.name} needs budget.target or budget.fraction: set one of the two"
+            )
+        if self.target is not None and not self.target > 0:
+            raise ValueError(f"budget.target is {self.target}: must be positive")
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
+            raise ValueError(f"budget.fraction is {self.fraction}: must lie in [0, 1]")
+        at_least("budget", self, rate=0, front_limits=0)
+        if self.max_images is not None:
+            at_least("budget", self, max_images=1)
+
+
+def check_budget(budget: Any, derive: Any) -> None:
+    """Checks what depends on how is derived."""
+    if budget.name != "none" and derive.name == "perturbation":
+        raise ValueError(
+            f"derive=perturbation decides one choice after the other and knows no budget="
+            f"{budget.name}: set derive to argmax, sampled or local_search"
+        )
