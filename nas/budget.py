@@ -4,6 +4,8 @@ Minimising the loss subject to `E[cost] <= target` has the Lagrangian
 `L(a) + multiplier * (E_a[cost] / target - 1)`. The logits descend in it and the multiplier
 ascends (dual ascent), so that no weight of the cost has to be guessed: the multiplier grows for as
 long as the expected architecture is too expensive, and falls to 0 where the budget is no limit.
+What is linear on both sides would circle around the solution: the excess itself is added to the
+multiplier (the augmented Lagrangian; as control, the proportional part, arXiv:2007.03964).
 `E_a[cost]` needs no sample: it is a closed form of softmax(logits) (ProxylessNAS, arXiv:1812.00332,
 equation 4; FBNet, arXiv:1812.03443).
 """
@@ -24,6 +26,9 @@ from nas.supernet import Supernet
 
 Cost = Callable[[Genotype], float]
 _BISECTIONS = 30
+
+DAMPING = 100
+"""Updates of the multiplier that the present excess counts for at once."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,10 @@ class Budget:
     def add_gradient(self, supernet: Supernet) -> None:
         """Adds the gradient of the cost to that of the logits; moves the multiplier."""
         excess = self.excess(supernet)
-        self.multiplier = max(0.0, self.multiplier + self.rate * float(excess.detach()))
-        (self.multiplier * excess).backward()
+        present = float(excess.detach())
+        self.multiplier = max(0.0, self.multiplier + self.rate * present)
+        price = max(0.0, self.multiplier + DAMPING * self.rate * present)
+        (price * excess).backward()
 
     def allows(self, genotype: Genotype) -> bool:
         """Whether it costs no more than the target."""
