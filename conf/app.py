@@ -65,7 +65,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    arguments = [quote_genotype(argument) for argument in sys.argv[1:]]
+    arguments = [for_hydra(argument) for argument in sys.argv[1:]]
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
@@ -133,9 +133,15 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
     return typed, launch_
 
 
-def quote_genotype(argument: str) -> str:
-    """Quotes the text forms of a genotype, whose characters mean something to Hydra's grammar."""
+def for_hydra(argument: str) -> str:
+    """An override as a user writes it, as Hydra's grammar takes it.
+
+    The text forms of a genotype are quoted, since their characters mean something there. Arguments
+    of a user's own model, whose names no schema knows, are marked as new.
+    """
     key, _, value = argument.partition("=")
+    if key.startswith(("space.arguments.", "network.arguments.")):
+        return f"++{argument}"
     if key == "genotype" and value.startswith(("|", "Genotype(")):
         escaped = value.replace("'", "\\'")
         return f"genotype='{escaped}'"

@@ -196,7 +196,7 @@ def finals_of(config: SearchConfig) -> Finals | None:
 
 def sizes_of(config: NetworkConfig) -> dict[str, Any]:
     """The sizes that are given; the others are left to the space."""
-    return {name: value for name, value in asdict(config).items() if value is not None}
+    return {name: value for name, value in asdict(config).items() if value not in (None, {})}
 
 
 def recipe_of(config: RetrainConfig) -> Recipe:

@@ -1,6 +1,6 @@
 """Schema of the sizes of a plain network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from conf.ranges import at_least
@@ -16,7 +16,7 @@ class NetworkConfig:
     stem: str | None = None  # darts, gdas_frc: cifar or imagenet
     stem_multiplier: int | None = None  # darts, gdas_frc
     model: str | None = None  # custom: that of the search
-    arguments: dict[str, Any] | None = None  # custom: for it
+    arguments: dict[str, Any] = field(default_factory=dict)  # custom: for it
 
     def __post_init__(self) -> None:
         for name in ("channels", "cells", "cells_per_stage", "stem_multiplier"):

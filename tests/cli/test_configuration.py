@@ -8,7 +8,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from conf.app import CONF_DIR, _newest_or_new, quote_genotype
+from conf.app import CONF_DIR, _newest_or_new, for_hydra
 from conf.build import build_space, schedule_of, sizes_of
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from nas.data import DataInfo
@@ -155,7 +155,7 @@ def test_the_space_defaults_of_the_files_are_those_of_the_classes() -> None:
 
 def test_texts_of_genotypes_are_quoted_for_the_command_line() -> None:
     text = "Genotype(normal=[('sep_conv_3x3', 0)])"
-    override = quote_genotype(f"genotype={text}")
+    override = for_hydra(f"genotype={text}")
     assert hydra.compose("retrain", [override, "run_dir=x"]).genotype == text
-    assert quote_genotype("genotype=darts_v2") == "genotype=darts_v2"
-    assert quote_genotype("seed=1") == "seed=1"
+    assert for_hydra("genotype=darts_v2") == "genotype=darts_v2"
+    assert for_hydra("seed=1") == "seed=1"
