@@ -61,7 +61,8 @@ class Custom(ModelSpace):
             raise UserError(f"space.model={self.model} cannot be built: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(
-                f"space.model={self.model} makes an object of type {type(model).__name__}: it must make an nn.Module"
+                f"space.model={self.model} makes an object of type {type(model).__name__}: it must "
+                "make an nn.Module"
             )
         return model
 
