@@ -5,6 +5,7 @@ decides, and what the gradient of the decision is, is not its business. `Choice`
 built-in cell spaces consist of; `nas.values` has sizes that are open.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +18,9 @@ from nas.pending import Pending
 
 NOT_CONNECTED = -1
 """The decision for no candidate at all: the edge is not there."""
+
+# What layers of open sizes call the places of their sizes, which tells a reader nothing.
+_INNER = re.compile(r"(conv\.)?values\.")
 
 
 class Decision(nn.Module):
@@ -224,7 +228,13 @@ class Repeat(Decision):
                 f"{len(blocks)}, the number of blocks"
             )
         self.depths = tuple(depths)
-        self.blocks = nn.ModuleList(blocks[: max(depths)])
+        for number, block in enumerate(blocks[: max(depths)]):  # named as in a Sequential
+            self.add_module(str(number), block)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Those that can be run."""
+        return list(self.children())
 
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is None:
@@ -256,7 +266,7 @@ def decisions(model: nn.Module) -> dict[str, list[Decision]]:
         if not isinstance(module, Decision):
             continue
         if module._name is None:
-            module._name = path or "choice"
+            module._name = _INNER.sub("", path) or "choice"
         others = found.setdefault(module.name, [])
         if others and others[0].options != module.options:
             raise UserError(

@@ -23,6 +23,15 @@ def genotype_text(genotype: Genotype) -> str:
     return ", ".join(f"{name}={option}" for name, option in genotype.choices.items())
 
 
+def short_text(genotype: Genotype, length: int = 100) -> str:
+    """The text form, cut where it would not fit a line: one of a cell is never."""
+    text = genotype_text(genotype)
+    if genotype.space in (nasbench201.NAME, *darts.NAMES) or len(text) <= length:
+        return text
+    shown = text[:length].rpartition(", ")[0]
+    return f"{shown}, ... ({len(genotype.choices)} choices)"
+
+
 def nasbench201_text(genotype: Genotype) -> str:
     """The benchmark's string, such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`."""
     nodes: dict[int, list[str]] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from nas.budget import Budget, FrontPoint
 from nas.files import replace_text
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
+from nas.genotype_text import genotype_text, short_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
 from nas.network import Cost
@@ -21,6 +21,9 @@ GENOTYPE = "genotype.json"
 PICTURE = "cell.png"
 SUMMARY = "summary.json"
 WEIGHTS = "model.safetensors"
+
+NOTEWORTHY = 1.0
+"""Percent by which a point of the front must be better to be worth a note."""
 
 
 def finish_search(
@@ -53,10 +56,10 @@ def finish_search(
     more = ["front.csv", "front.png"] if front else []
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
-        ("genotype", text),
+        ("genotype", short_text(genotype)),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
         *([("benchmark", table.describe(genotype))] if table else []),
-        *_budget_rows(run.budget, genotype, front),
+        *_budget_rows(run.budget, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join([GENOTYPE, PICTURE, *more, 'metrics.jsonl'])})"),
         ("next", " ".join(["python retrain.py", f"genotype={folder / GENOTYPE}", *_model(run)])),
@@ -75,14 +78,24 @@ def _model(run: Search) -> list[str]:
 
 
 def _budget_rows(
-    budget: Budget | None, genotype: Genotype, front: Sequence[FrontPoint]
+    budget: Budget | None, genotype: Genotype, accuracy: float, front: Sequence[FrontPoint]
 ) -> list[tuple[str, str]]:
     if budget is None:
         return []
     say, name = budget.describe, budget.name.replace("_", " ")
     rows = [(name, f"{say(budget.cost(genotype))} of {say(budget.target)} at most")]
     rows += [("front", f"{point.accuracy:6.2f} % at {say(point.cost)}") for point in front]
-    return [(name if i < 2 else "", value) for i, (name, value) in enumerate(rows)]
+    rows = [(name if i < 2 else "", value) for i, (name, value) in enumerate(rows)]
+    better = [p for p in front if p.cost <= budget.target and p.accuracy > accuracy + NOTEWORTHY]
+    if better:
+        rows.append(
+            (
+                "note",
+                f"the front has {better[-1].accuracy:.2f} % within the budget: derive=local_search "
+                "looks for such, from this run with resume=true",
+            )
+        )
+    return rows
 
 
 def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str]) -> float:

@@ -16,7 +16,7 @@ from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
 from nas.deriver import derive_argmax
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
+from nas.genotype_text import genotype_text, short_text
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
@@ -191,7 +191,7 @@ class Search(Loop):
             "genotype": self.validation_accuracy,
         }
         shown = (f"{k} {v:.1f} %" for k, v in accuracies.items() if not math.isnan(v))
-        line = "  ".join([f"loss {self.train.loss:.3f}", *shown, text])
+        line = "  ".join([f"loss {self.train.loss:.3f}", *shown, short_text(genotype)])
         return line if warning is None else f"{line}\n{warning}"
 
     def _look_for_collapse(self, metrics: dict[str, float]) -> str | None:
