@@ -47,8 +47,10 @@ def build_space(config: Any, info: DataInfo) -> SearchSpace:
     """
     sizes = asdict(config)
     if "operations" not in sizes:
-        model_space: SearchSpace = SPACES.get(sizes.pop("name"), "space.name")(
-            in_channels=info.in_channels, num_classes=info.num_classes, **sizes
+        space_type = SPACES.get(sizes.pop("name"), "space.name")
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+        model_space: SearchSpace = space_type(
+            in_channels=info.in_channels, num_classes=info.num_classes, **given
         )
         return model_space
     operations = tuple(sizes.pop("operations"))

@@ -13,7 +13,13 @@ from omegaconf import MISSING
 from conf.budget_schema import CountedBudgetConfig, NoBudgetConfig, check_budget
 from conf.network_schema import NetworkConfig
 from conf.ranges import at_least
-from conf.space_schema import CustomConfig, DARTSConfig, NASBench201Config
+from conf.space_schema import (
+    CustomConfig,
+    DARTSConfig,
+    MobileNetConfig,
+    NASBench201Config,
+    ViTConfig,
+)
 from nas.baseline import BASELINES
 from nas.bilevel import ORDERS
 from nas.collapse import CollapseSettings
@@ -366,6 +372,8 @@ def register_schemas() -> None:
         "data": DataSettings,
         "nasbench201": NASBench201Config,
         "custom": CustomConfig,
+        "mobilenet": MobileNetConfig,
+        "vit": ViTConfig,
         "no_budget": NoBudgetConfig,
         "counted_budget": CountedBudgetConfig,
         "darts": DARTSConfig,

@@ -60,3 +60,49 @@ class CustomConfig:
     name: str = "custom"
     model: str = MISSING  # my_package.MyNet: a class or function that makes a model with choices
     arguments: dict[str, Any] = field(default_factory=dict)  # for it
+
+
+@dataclass(kw_only=True, slots=True)
+class MobileNetConfig:
+    """Sizes of the space `mobilenet`; see `nas.spaces.mobilenet`."""
+
+    name: str = "mobilenet"
+    width: float = 1.0
+    stem_channels: int = 32
+    channels: list[int] = MISSING
+    layers: list[int] = MISSING
+    strides: list[int] = MISSING
+    stem_stride: int = 2
+    head_channels: int = 1280
+    kernels: list[int] = MISSING
+    expansions: list[int] = MISSING
+
+    def __post_init__(self) -> None:
+        at_least("space", self, stem_channels=2, stem_stride=1, head_channels=1)
+        if not self.width > 0:
+            raise ValueError(f"space.width is {self.width}: must be positive")
+        _all_positive("space", self, "channels", "layers", "strides", "kernels", "expansions")
+
+
+@dataclass(kw_only=True, slots=True)
+class ViTConfig:
+    """Sizes of the space `vit`; see `nas.spaces.vit`."""
+
+    name: str = "vit"
+    patch_size: int = 4
+    head_dim: int = 32
+    embeddings: list[int] = MISSING
+    depths: list[int] = MISSING
+    heads: list[int] = MISSING
+    mlp_ratios: list[float] = MISSING
+
+    def __post_init__(self) -> None:
+        at_least("space", self, patch_size=1, head_dim=1)
+        _all_positive("space", self, "embeddings", "depths", "heads", "mlp_ratios")
+
+
+def _all_positive(section: str, config: object, *names: str) -> None:
+    for name in names:
+        values = list(getattr(config, name))
+        if not values or min(values) <= 0:
+            raise ValueError(f"{section}.{name} is {values}: must be positive numbers")

@@ -16,6 +16,8 @@ from nas.errors import UserError
 
 FORMAT_VERSION = 1
 
+Size = int | float | tuple[int | float, ...]
+
 # One spelling an edge (no leading zeros): choices are looked up by name.
 _NODE = r"(?:0|[1-9][0-9]{0,5})"
 _EDGE_NAME = re.compile(rf"(?P<cell>\w+)/(?P<source>{_NODE})->(?P<target>{_NODE})")
@@ -69,12 +71,15 @@ class Genotype:
         operations: The candidate operations that the search chose from, in the order of the logits.
         choices: Option by choice name; in cell spaces an operation by edge name.
         confidence: What the derivation knows of its certainty, by choice name; may be empty.
+        sizes: Of the searched network, by name, where the choices mean nothing without them (macro
+            spaces); empty for cells, which go into networks of any size.
     """
 
     space: str
     operations: tuple[str, ...]
     choices: Mapping[str, str]
     confidence: Mapping[str, Confidence] = field(default_factory=dict, compare=False)
+    sizes: Mapping[str, Size] = field(default_factory=dict, compare=False)
 
     def edges(self, cell: str) -> list[tuple[Edge, str]]:
         """Returns the edges of `cell` with their operations, by target and then source."""
@@ -101,6 +106,7 @@ class Genotype:
             "operations": list(self.operations),
             "choices": dict(self.choices),
             "confidence": confidence,
+            **({"sizes": dict(self.sizes)} if self.sizes else {}),
         }
         return json.dumps(content, indent=2) + "\n"
 
@@ -134,6 +140,7 @@ class Genotype:
                     )
                     for name, c in content.get("confidence", {}).items()
                 },
+                sizes={_text(k): _size(v) for k, v in content.get("sizes", {}).items()},
             )
         except KeyError as error:
             raise UserError(f"{source}: the genotype lacks the field {error}") from None
@@ -158,6 +165,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {value!r}")
     return value
+
+
+def _size(value: object) -> Size:
+    if isinstance(value, list) and all(type(each) in (int, float) for each in value):
+        return tuple(value)
+    if type(value) in (int, float):
+        return value  # type: ignore[return-value]
+    raise TypeError(f"expected a number or a list of numbers, got {value!r}")
 
 
 def _texts(value: object) -> tuple[str, ...]:

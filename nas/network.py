@@ -26,8 +26,8 @@ def build_network(
 
     Args:
         genotype: Names its space, which builds the network.
-        sizes: Sizes of that space by name (channels, cells, ...); what is missing has the
-            space's default.
+        sizes: Sizes of that space by name (channels, cells, ...); what is missing is that of the
+            genotype, where it has sizes, or else the space's default.
         in_channels: Channels of the images.
         num_classes: Number of classes.
         auxiliary: Add the auxiliary head; in training the output is then a pair.
@@ -43,7 +43,11 @@ def build_network(
             f"network.{foreign[0]}: a network of the space {genotype.space} has no such size; "
             f"leave it at null"
         )
-    space = space_type(in_channels=in_channels, num_classes=num_classes, **sizes)
+    try:
+        given = {**genotype.sizes, **sizes}
+        space = space_type(in_channels=in_channels, num_classes=num_classes, **given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"genotype: sizes that {genotype.space} has not: {error}") from None
     network: nn.Module = space.build_network(genotype, auxiliary=auxiliary)
     return network
 
@@ -138,5 +142,6 @@ class DropPath:
         if not (self._active and module.training):
             return out
         self._keep = self._keep.to(out.device)
-        keeps = torch.rand(len(out), 1, 1, 1, device=out.device) < self._keep
+        shape = len(out), *(1 for _ in out.shape[1:])
+        keeps = torch.rand(shape, device=out.device) < self._keep
         return out * (keeps / self._keep).to(out.dtype)

@@ -171,4 +171,5 @@ def test_drop_path_serves_every_other_edge_of_the_network(name: str) -> None:
 
 
 def test_every_space_has_a_small_network_here() -> None:
-    assert {PUBLISHED[name].space for name in SMALL} == set(SPACES)
+    with_cells = {name for name in SPACES if SPACES.get(name).has_cells}
+    assert {PUBLISHED[name].space for name in SMALL} == with_cells

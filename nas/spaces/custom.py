@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from nas.errors import UserError, unknown_name
+from nas.genotype import Size
 from nas.spaces.model import ModelSpace
 from nas.spaces.space import SPACES
 
@@ -34,6 +35,10 @@ class Custom(ModelSpace):
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "custom"
+
+    def sizes(self) -> dict[str, Size]:
+        """None: a file must not bring the name of what is imported."""
+        return {}
 
     def build_supernet(self) -> nn.Module:
         """The user's model.

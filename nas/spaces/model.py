@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas.choice import decisions
 from nas.errors import UserError
-from nas.genotype import Genotype
+from nas.genotype import Genotype, Size
 from nas.plain import check_choices, derive
 
 
@@ -46,7 +46,13 @@ class ModelSpace(ABC):
         choices = {
             name: options[int(scores[name].argmax())] for name, options in self._options.items()
         }
-        return Genotype(self.name, (), choices)
+        return Genotype(self.name, (), choices, sizes=self.sizes())
+
+    def sizes(self) -> dict[str, Size]:
+        """What the choices mean nothing without: the fields of the space but those of the data."""
+        assert is_dataclass(self)
+        names = [f.name for f in fields(self) if f.name not in ("in_channels", "num_classes")]
+        return {name: getattr(self, name) for name in names}
 
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
         """The genotypes that differ in the option of one choice."""

@@ -55,7 +55,7 @@ def test_no_file_is_forgotten_here() -> None:
     assert groups == {
         *("", "bilevel", "budget", "data", "derive", "experiment", "hydra", "sampler", "space")
     }
-    assert len(YAML_FILES) == 49
+    assert len(YAML_FILES) == 55
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ def test_every_search_experiment_composes(name: str) -> None:
 
 @pytest.mark.parametrize("name", RETRAINS)
 def test_every_retrain_experiment_composes(name: str) -> None:
-    assert sizes_of(retrain_config(f"experiment={name}").network)["channels"] > 0
+    sizes = sizes_of(retrain_config(f"experiment={name}").network)
+    # Genotypes of macro spaces bring their own.
+    assert sizes == {} if "mobilenet" in name or "vit" in name else sizes["channels"] > 0
 
 
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if not e.startswith("demo")])

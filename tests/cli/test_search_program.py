@@ -42,6 +42,15 @@ _SMALL = {
     "nasbench201": ("space.channels=4", "space.cells_per_stage=1"),
     "darts": ("space.channels=4", "space.cells=3", "space.nodes=2"),
     "gdas_frc": ("space.channels=8", "space.cells=3", "space.nodes=2"),
+    "custom": ("space.model=toy_models.SmallNet",),
+    "mobilenet": (
+        *("space.stem_channels=8", "space.channels=[8,16]", "space.layers=[2,2]"),
+        *("space.strides=[1,2]", "space.stem_stride=1", "space.head_channels=16"),
+    ),
+    "vit": (
+        *("space.embeddings=[8,16]", "space.depths=[1,2]", "space.heads=[1,2]"),
+        *("space.mlp_ratios=[0.5,2]", "space.head_dim=4", "space.patch_size=2"),
+    ),
 }
 
 
@@ -142,7 +151,8 @@ def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state
     accuracy = summary["metrics"]["accuracy/genotype_validation"]
     assert 0 <= accuracy <= 100 and f"{accuracy:.2f} %" in output
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
-    assert not state["masked"].any(), "the search can be derived from in another way"
+    left = (~state["masked"]).sum(1)  # what is masked fills up rows of fewer options
+    assert left.min() > 1, "the search can be derived from in another way"
     (run / "genotype.json").unlink()
     code, output = run_program("search", f"run_dir={run}", "resume=true")
     assert code == 0, output
