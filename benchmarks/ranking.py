@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import hydra
@@ -30,8 +31,9 @@ from nas.genotype import Genotype
 from nas.scores import SCORES
 from nas.spaces import SearchSpace
 from nas.training.checkpoint import last_checkpoint, saved_overrides
-from nas.training.scoring import VALIDATION, training_free
+from nas.training.scoring import TUNING, VALIDATION, training_free
 from nas.training.search import Search
+from nas.training.tuning import tuning_loss
 from search import build
 
 Row = dict[str, object]
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def rank_genotypes(
     run: Search, table: BenchmarkTable, num: int, seed: int, max_images: int | None
 ) -> list[Row]:
-    """One row a judge, and rows for the mean ranks of the supernet and each training-free score."""
+    """One row a judge, and the mean ranks of one of the supernet and one that is training-free."""
     run.supernet.model.train()
     genotypes = random_genotypes(run.space, run.supernet.names, num, seed)
     scored = [(genotype, table.score(genotype)) for genotype in genotypes]
@@ -120,7 +122,8 @@ def rank_genotypes(
         raise UserError("the table has too few of the architectures of this space")
     untrained = training_free(run, seed)
     judges: dict[str, Callable[[Genotype], float]] = {
-        VALIDATION: lambda genotype: run.evaluate(genotype, max_images)
+        VALIDATION: lambda genotype: run.evaluate(genotype, max_images),
+        TUNING: lambda genotype: -tuning_loss(run, genotype),
     }
     judges |= {name: partial(untrained, name) for name in SCORES}
     accuracies = [accuracy for _, accuracy in known]
@@ -130,11 +133,9 @@ def rank_genotypes(
         values[name] = [judge(genotype) for genotype, _ in known]
         ms = 1e3 * (time.perf_counter() - start) / len(known)
         rows.append({"judge": name, **correlations(values[name], accuracies), "ms": ms})
-    for name in SCORES:
-        both = rankdata(values[VALIDATION]) + rankdata(values[name])
-        rows.append(
-            {"judge": f"{VALIDATION} and {name}", **correlations(both.tolist(), accuracies)}
-        )
+    for supernet, name in product((VALIDATION, TUNING), SCORES):
+        both = rankdata(values[supernet]) + rankdata(values[name])
+        rows.append({"judge": f"{supernet} and {name}", **correlations(both.tolist(), accuracies)})
     return rows
 
 

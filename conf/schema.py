@@ -30,7 +30,7 @@ from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.scores import SCORES
 from nas.training.run import PRECISIONS
-from nas.training.scoring import VALIDATION
+from nas.training.scoring import TUNING, VALIDATION
 
 
 @dataclass(kw_only=True, slots=True)
@@ -169,7 +169,7 @@ class LocalSearchConfig(SampledConfig):
                 f"derive.playoff must be at most derive.finalists = {self.finalists}, got "
                 f"{self.playoff}"
             )
-        known = (VALIDATION, *SCORES)
+        known = (VALIDATION, TUNING, *SCORES)
         for name in self.judges:
             if name not in known:
                 raise ValueError(unknown_name("judge", name, known, "derive.judges"))

@@ -14,10 +14,14 @@ from nas.monitor.console import Progress
 from nas.scores import TrainingFree
 from nas.training.finals import Finals, hold
 from nas.training.search import Search
+from nas.training.tuning import tuning_loss
 from nas.warm_start import warm_start
 
 VALIDATION = "validation"
 """The judge that asks the supernet for the accuracy on the validation half."""
+
+TUNING = "tuning"
+"""The judge that tunes the supernet's weights for a few steps: minus the loss meanwhile."""
 
 TRAINING, PLAYOFF = "training", "playoff"
 """The judges of the finals: minus the loss of a short training, and of a longer one."""
@@ -90,7 +94,7 @@ def by_local_search(
 
     Args:
         run: The finished search.
-        judges: Names of training-free scores, and `validation`.
+        judges: Names of training-free scores, `validation` and `tuning`.
         num_samples: How many genotypes are drawn to start with, besides the argmax.
         beam: See `nas.local_search`.
         max_evaluations: Likewise.
@@ -104,6 +108,8 @@ def by_local_search(
     def judge(name: str) -> Judge:
         if name == VALIDATION:
             return lambda genotype: run.evaluate(genotype, max_images)
+        if name == TUNING:
+            return lambda genotype: -tuning_loss(run, genotype)
         return partial(untrained, name)
 
     def neighbours(genotype: Genotype) -> Iterator[Genotype]:
