@@ -9,6 +9,7 @@ settings are those of the configuration, and every seed is reported. Figures of 
 
 import argparse
 import json
+import math
 import re
 import shutil
 import statistics
@@ -218,13 +219,17 @@ def markdown(rows: dict[str, Any]) -> str:
     def mean(name: str, key: str) -> float:
         return statistics.mean(float(run.get(key, "nan")) for run in rows[name]["runs"])
 
+    def ranked(name: str, key: str) -> str:
+        value = mean(name, key)
+        return "-" if math.isnan(value) else f"{value:.2f}"
+
     for name in sorted(rows, key=lambda name: -mean(name, "accuracy")):
         values = [run["accuracy"] for run in rows[name]["runs"]]
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         listed = ", ".join(f"{value:.2f}" for value in values)
         lines.append(
             f"| {name} | {mean(name, 'accuracy'):.2f}{spread} | {min(values):.2f} | {listed} | "
-            f"{mean(name, 'Spearman'):.2f} | {mean(name, 'Spearman, tuned'):.2f} | "
+            f"{ranked(name, 'Spearman')} | {ranked(name, 'Spearman, tuned')} | "
             f"{mean(name, 'seconds'):.0f} |"
         )
     return "\n".join(lines)
