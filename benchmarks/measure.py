@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nas.files import replace_text
+from nas.training.run import device_name
 
 MIB = 2**20
 
@@ -87,23 +88,14 @@ def tensors_mib(tensors: Iterable[torch.Tensor]) -> float:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Where and with what a measurement was made."""
-    is_cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def cpu_name() -> str:
-    """The processor's own name for itself, where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def commit() -> str:

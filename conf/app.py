@@ -128,7 +128,7 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
         program=program,
         overrides=tuple(context.overrides.task),
         settings={str(key): value for key, value in settings.items()},
-        must_resume=bool(config.resume) and context.mode == RunMode.RUN,
+        must_resume=bool(config.get("resume")) and context.mode == RunMode.RUN,
     )
     return typed, launch_
 

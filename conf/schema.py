@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from conf.budget_schema import CountedBudgetConfig, NoBudgetConfig, check_budget
 from conf.network_schema import NetworkConfig
+from conf.profile_schema import ProfileConfig
 from conf.ranges import at_least
 from conf.space_schema import (
     CustomConfig,
@@ -369,6 +370,7 @@ def register_schemas() -> None:
     for name, node in {
         "search": SearchConfig,
         "retrain": RetrainConfig,
+        "profile": ProfileConfig,
         "data": DataSettings,
         "nasbench201": NASBench201Config,
         "custom": CustomConfig,

@@ -39,3 +39,20 @@ def replace_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of `path`, so that work of hours is not lost in the end.
+
+    Raises:
+        UserError: a file cannot be written there.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    probe = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,6 +1,12 @@
 """Data sets, their splits, and batches of them on the device."""
 
-from nas.data.load import RetrainData, SearchData, load_retrain_data, load_search_data
+from nas.data.load import (
+    RetrainData,
+    SearchData,
+    describe_images,
+    load_retrain_data,
+    load_search_data,
+)
 from nas.data.order import Cycle, Loader
 from nas.data.settings import DataInfo, DataSettings
 
@@ -11,6 +17,7 @@ __all__ = [
     "Loader",
     "RetrainData",
     "SearchData",
+    "describe_images",
     "load_retrain_data",
     "load_search_data",
 ]

@@ -120,6 +120,15 @@ def load_retrain_data(
     )
 
 
+def describe_images(settings: DataSettings) -> DataInfo:
+    """What is known of the training images of a data set.
+
+    Raises:
+        UserError: the data is missing or damaged.
+    """
+    return _open(settings, train=True).info
+
+
 def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> Part:
     """The training images, or the test images described by the `info` of the training images."""
     if settings.name not in FOLDERS:

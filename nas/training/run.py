@@ -2,11 +2,13 @@
 
 import math
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import FrameType, TracebackType
 
 import torch
@@ -180,6 +182,16 @@ def choose_device(name: str) -> torch.device:
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"device is '{name}', but there are only {torch.cuda.device_count()} GPUs")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device's own name for itself, as far as a processor tells it (Linux does)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def autocast_for(
