@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from torch import nn
+from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.files import replace_text
@@ -205,6 +205,9 @@ def operation_keys(network: nn.Module, conditions: Conditions) -> list[str]:
         UserError: the network cannot take them, or not without values (on the meta device).
     """
     model = copy.deepcopy(network).to("meta").eval()
+    for module in model.modules():
+        if type(module) in _SAME_SHAPE:
+            module.forward = _same
     size = conditions.image_size
     shape = (conditions.batch_size, conditions.in_channels, size, size)
     try:
@@ -215,6 +218,16 @@ def operation_keys(network: nn.Module, conditions: Conditions) -> list[str]:
             f"the network cannot run on images of {conditions.in_channels} channels and "
             f"{size}x{size} pixels on PyTorch's meta device: {reason}"
         ) from None
+
+
+_SAME_SHAPE = frozenset(
+    {nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish}
+)
+"""Layers whose output is like their input: to run them takes most of the time of a trace."""
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _read(kind: type[Part], content: Any) -> Part:

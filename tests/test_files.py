@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import UserError
-from nas.files import replace_text, replacing
+from nas.files import check_writable, replace_text, replacing
 
 
 def test_text_is_written_and_folders_are_made(tmp_path: Path) -> None:
@@ -74,3 +74,21 @@ def test_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "text"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_makes_the_folder_and_leaves_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "text"
+    check_writable(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("old")
+    check_writable(path)
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_check_finds_what_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for path in (tmp_path / "file" / "text", tmp_path):
+        with pytest.raises(UserError, match=f"^cannot write {path}: ") as caught:
+            check_writable(path)
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "old"

@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.coverage import Draw
 from nas.errors import UserError
 from nas.latency import Calibration, Conditions, Errors, LatencyTable, operation_keys
+from nas.spaces import DARTS, MobileNet, NASBench201, SearchSpace, ViT
+from nas.tracing import trace
 
 Content = dict[str, Any]
 
@@ -57,6 +60,15 @@ def test_a_prediction_is_the_calibrated_sum_of_what_is_run() -> None:
     assert TABLE.predict(network) == pytest.approx(2.0 * (2 * 0.5 + 0.125 + 0.25) + 4 * 0.01)
     plain = replace(TABLE, calibration=Calibration())
     assert plain.predict(network) == pytest.approx(2 * 0.5 + 0.125 + 0.25)
+
+
+@pytest.mark.parametrize("kind", [NASBench201, DARTS, MobileNet, ViT])
+def test_the_keys_are_those_of_what_is_really_run(kind: type[SearchSpace]) -> None:
+    space = kind(in_channels=3, num_classes=5)  # type: ignore[call-arg]
+    conditions = replace(CONDITIONS, image_size=32)
+    network = space.build_network(Draw(space, 0)()).eval()
+    run = [operation.key for operation in trace(network, torch.rand(2, 3, 32, 32))]
+    assert operation_keys(network, conditions) == run
 
 
 def test_predicting_leaves_the_network_as_it_was() -> None:

@@ -12,7 +12,7 @@ from data_folders import load_retrain, load_search, make_folder
 from PIL import Image
 from torch import Tensor
 
-from nas.data import Cycle, DataSettings, Loader, load_search_data
+from nas.data import Cycle, DataSettings, Loader, describe_images, load_search_data
 from nas.data import load as load_module
 from nas.data.decode import decode_all
 from nas.data.folder import ImageFiles
@@ -276,3 +276,11 @@ def test_batches_on_the_gpu_never_wait_for_it() -> None:
         torch.cuda.set_sync_debug_mode("default")
     assert rest[0][0].is_cuda
     assert same(rest, data.train.epoch(0, 1))
+
+
+def test_images_are_described_as_a_search_sees_them() -> None:
+    settings = DataSettings(name="digits", image_size=12)
+    info = describe_images(settings)
+    assert (info.in_channels, info.image_size, info.num_classes) == (1, 12, 10)
+    found = load_search(settings).info
+    assert (info.class_names, info.mean, info.std) == (found.class_names, found.mean, found.std)

@@ -3,8 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -108,11 +109,11 @@ class Model(nn.Module):
         return out
 
 
+@dataclass(frozen=True)
 class Few(ModelSpace):
-    name = "few"
+    num_options: int
 
-    def __init__(self, num_options: int) -> None:
-        self.num_options = num_options
+    name: ClassVar[str] = "few"
 
     def build_supernet(self) -> nn.Module:
         return Model(self.num_options)
