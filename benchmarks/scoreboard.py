@@ -152,7 +152,7 @@ def run_all(methods: Sequence[str], options: argparse.Namespace) -> None:
                 pool.submit(run, method, seed, options.runs, options.override)
                 for method in METHODS
                 if method in stage
-                for seed in range(options.seeds)
+                for seed in options.seeds
             ]
             try:
                 for future in started:
@@ -196,11 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = BenchmarkTable.read(options.table, EPOCHS)
         run_all(options.method, options)
         for method in options.method:
-            row, seeds = METHODS[method], range(options.seeds)
-            known = rows.get(method, {}).get("runs", [])[: options.seeds]
-            folders = [folder_of(method, seed, options.runs) for seed in seeds]
-            new = [outcome(f, table, row.judge, options.ranked) for f in folders[len(known) :]]
-            rows[method] = {"overrides": row.overrides, "runs": [*known, *new]}
+            row, known = METHODS[method], rows.get(method, {}).get("runs", [])
+            found = {run["seed"]: run for run in known}
+            for seed in options.seeds:
+                if seed not in found:
+                    folder = folder_of(method, seed, options.runs)
+                    new = outcome(folder, table, row.judge, options.ranked)
+                    found[seed] = {"seed": seed, **new}
+            rows[method] = {"overrides": row.overrides, "runs": [found[s] for s in sorted(found)]}
             save(options.output, torch.device("cpu"), settings, rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -240,7 +243,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = partial(parser.add_argument, metavar="")
     add("--table", type=Path, required=True, help="CSV file: architecture, cifar10_test")
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
-    add("--seeds", type=int, default=4, help="runs of each method, seeds from 0")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="runs of each method")
     add("--ranked", type=int, default=200, help="random cells that each supernet ranks; 0: none")
     add("--jobs", type=int, default=1, help="searches at a time")
     add("--runs", type=Path, default=Path("runs/scoreboard"), help="folder of the runs")

@@ -19,11 +19,10 @@ class NoBudgetConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class CountedBudgetConfig:
-    """A limit on what is counted, see `nas.costs`."""
+class BudgetConfig:
+    """What all limits have."""
 
     name: str = MISSING
-    target: float | None = None
     fraction: float | None = None  # of the range of the space, instead of a target
     rate: float = 0.05
     front_limits: int = 10
@@ -31,19 +30,46 @@ class CountedBudgetConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)  # that is counted
 
     def __post_init__(self) -> None:
-        if self.name not in COSTS:
-            raise ValueError(unknown_name("cost", self.name, COSTS, "budget.name"))
-        if (self.target is None) == (self.fraction is None):
-            raise ValueError(
-                f"budget={self.name} needs budget.target or budget.fraction: set one of the two"
-            )
-        if self.target is not None and not self.target > 0:
-            raise ValueError(f"budget.target is {self.target}: must be positive")
         if self.fraction is not None and not 0 <= self.fraction <= 1:
             raise ValueError(f"budget.fraction is {self.fraction}: must lie in [0, 1]")
         at_least("budget", self, rate=0, front_limits=0)
         if self.max_images is not None:
             at_least("budget", self, max_images=1)
+
+    def check_target(self, key: str) -> None:
+        """Checks that there is either a target, called `key`, or a fraction."""
+        target = getattr(self, key)
+        if (target is None) == (self.fraction is None):
+            raise ValueError(
+                f"budget={self.name} needs budget.{key} or budget.fraction: set one of the two"
+            )
+        if target is not None and not target > 0:
+            raise ValueError(f"budget.{key} is {target}: must be positive")
+
+
+@dataclass(kw_only=True, slots=True)
+class CountedBudgetConfig(BudgetConfig):
+    """A limit on what is counted, see `nas.costs`."""
+
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        BudgetConfig.__post_init__(self)
+        if self.name not in COSTS:
+            raise ValueError(unknown_name("cost", self.name, COSTS, "budget.name"))
+        self.check_target("target")
+
+
+@dataclass(kw_only=True, slots=True)
+class LatencyBudgetConfig(BudgetConfig):
+    """A limit on the latency, predicted from a table that `profile_space.py` has measured."""
+
+    target_ms: float | None = None
+    table: str = MISSING  # latency.json
+
+    def __post_init__(self) -> None:
+        BudgetConfig.__post_init__(self)
+        self.check_target("target_ms")
 
 
 def check_budget(budget: Any, derive: Any) -> None:

@@ -21,11 +21,12 @@ from nas.bilevel import (
     score_function_gradient,
 )
 from nas.budget import Budget, cost_range
-from nas.costs import COSTS, CostModel, fit_linear, num_fitted
+from nas.costs import COSTS, UNITS, CostModel, fit_linear, latency_of, num_fitted
 from nas.data import DataInfo
 from nas.data.order import derived_seed
 from nas.errors import UserError
 from nas.genotype import Genotype
+from nas.latency import LatencyTable
 from nas.monitor.console import Progress
 from nas.network import build_network
 from nas.ops import OPERATIONS, Norm
@@ -146,13 +147,19 @@ def build_budget(
             genotype, sizes, in_channels=info.in_channels, num_classes=info.num_classes
         )
 
-    cost = CostModel(build, COSTS.get(settings.name), info.in_channels, info.image_size)
+    if settings.name == "latency":
+        count = latency_of(LatencyTable.load(Path(settings.table)))
+        target = settings.target_ms
+    else:
+        count, target = COSTS.get(settings.name), settings.target
+    cost = CostModel(build, count, info.in_channels, info.image_size)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "budget"))
     with Progress(num_fitted(choices), unit="genotype") as progress:
         linear = fit_linear(space, choices, cost, generator, progress.advance)
         span = cost_range(space, choices, cost, linear)
-        target = settings.target if settings.fraction is None else span.at(settings.fraction)
-        budget = Budget(settings.name, "", cost, linear, span, target, settings.rate)
+        limit = target if settings.fraction is None else span.at(settings.fraction)
+        unit = UNITS.get(settings.name, "")
+        budget = Budget(settings.name, unit, cost, linear, span, limit, settings.rate)
         progress.line(budget.summary())
     budget.check()
     return budget

@@ -10,7 +10,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from conf.budget_schema import CountedBudgetConfig, NoBudgetConfig, check_budget
+from conf.budget_schema import (
+    CountedBudgetConfig,
+    LatencyBudgetConfig,
+    NoBudgetConfig,
+    check_budget,
+)
 from conf.network_schema import NetworkConfig
 from conf.profile_schema import ProfileConfig
 from conf.ranges import at_least
@@ -378,6 +383,7 @@ def register_schemas() -> None:
         "vit": ViTConfig,
         "no_budget": NoBudgetConfig,
         "counted_budget": CountedBudgetConfig,
+        "latency_budget": LatencyBudgetConfig,
         "darts": DARTSConfig,
         "sampler": SamplerConfig,
         "temperature_sampler": TemperatureSamplerConfig,

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.gumbel import gumbel_noise
+from nas.latency import LatencyTable
+from nas.memory_cost import activation_memory
 from nas.network import network_cost
 from nas.registry import Registry
 from nas.spaces.space import SearchSpace
@@ -35,6 +38,36 @@ def parameters(network: nn.Module, in_channels: int, image_size: int) -> float:
 def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> float:
     """The multiply-adds of one image; papers call them FLOPs."""
     return float(network_cost(network, in_channels, image_size).multiply_adds)
+
+
+@COSTS.register("activation_memory")
+def activation_memory_kib(network: nn.Module, in_channels: int, image_size: int) -> float:
+    """The most that activations take at once for one image, in KiB; see `nas.memory_cost`."""
+    return activation_memory(network, in_channels, image_size) / 1024
+
+
+UNITS = {"activation_memory": "KiB", "latency": "ms"}
+"""Of the costs that are not plain numbers."""
+
+
+def latency_of(table: LatencyTable) -> CountCost:
+    """Milliseconds by a table of measurements.
+
+    The returned function raises a `UserError` if the table is of other images, or lacks something
+    that the network runs.
+    """
+
+    def latency(network: nn.Module, in_channels: int, image_size: int) -> float:
+        known = table.conditions
+        if (in_channels, image_size) != (known.in_channels, known.image_size):
+            raise UserError(
+                f"budget.table: {table.source} is of images of {known.in_channels} channels and "
+                f"{known.image_size} pixels a side, the search has {in_channels} and {image_size}: "
+                "run profile_space.py with those"
+            )
+        return table.predict(network)
+
+    return latency
 
 
 class CostModel:

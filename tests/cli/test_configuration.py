@@ -55,17 +55,22 @@ def test_no_file_is_forgotten_here() -> None:
     assert groups == {
         *("", "bilevel", "budget", "data", "derive", "experiment", "hydra", "sampler", "space")
     }
-    assert len(YAML_FILES) == 56
+    assert len(YAML_FILES) == 58
 
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in YAML_FILES if p.parent.name in ("bilevel", "data", "sampler", "space")],
+    [p for p in YAML_FILES if p.parent.name in ("bilevel", "budget", "data", "sampler", "space")],
     ids=str,
 )
 def test_every_option_of_a_group_fits_the_schema(path: Path) -> None:
     # Every sampler goes with derive=sampled; `uniform` with nothing else.
-    needed = ["space.model=my.Net"] if path.stem == "custom" else []
+    needed = {
+        "custom": ["space.model=my.Net"],
+        "latency": ["budget.fraction=0.5", "budget.table=latency.json"],
+    }.get(path.stem, ["budget.fraction=0.5"] if path.parent.name == "budget" else [])
+    if path.stem == "none":
+        needed = []
     config = search_config(f"{path.parent.name}={path.stem}", "derive=sampled", *needed)
     assert getattr(config, path.parent.name).name == path.stem
 

@@ -15,6 +15,8 @@ from toy_models import SmallNet
 import nas
 from nas.choice import decisions
 from nas.genotype import Genotype
+from nas.latency import LatencyTable
+from nas.memory_cost import activation_memory
 
 Run = Callable[..., tuple[int, str]]
 
@@ -87,6 +89,43 @@ def test_a_search_within_a_budget(run_program: Run, tmp_path: Path) -> None:
     # From where it stopped it goes on with the same multiplier.
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     assert state["multiplier"] == pytest.approx(line["budget/multiplier"])
+
+
+def test_a_search_within_a_latency(run_program: Run, tmp_path: Path) -> None:
+    run, table = tmp_path / "run", tmp_path / "latency.json"
+    model = ("space=custom", "space.model=toy_models.SmallNet")
+    few = ("repetitions=3", "num_calibration=2", "num_checked=3", f"run_dir={tmp_path}/profile")
+    code, output = run_program("profile_space", *model, *few, f"output={table}")
+    assert code == 0, output
+    budget = ("budget=latency", f"budget.table={table}", "budget.front_limits=3")
+    code, output = run_program("search", *SMALL, *budget, "budget.fraction=0.5", f"run_dir={run}")
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("latency")]
+    found, limit = (float(line.split()[i]) for i in (1, 4))
+    assert 0 < found <= limit and " ms of " in line
+    genotype = Genotype.load(run / "genotype.json")
+    predicted = LatencyTable.load(table).predict(nas.derive(SmallNet(10), genotype))
+    assert predicted == pytest.approx(found, rel=1e-3)
+    for wrong, message in {
+        "budget.target_ms=1e-9": "no architecture has latency of 1e-09 ms or less",
+        "data.image_size=16": "is of images of 1 channels and 8 pixels a side, the search has 1",
+        "budget.table=nowhere.json": "cannot read the latency table nowhere.json",
+    }.items():
+        chosen = [] if "target" in wrong else ["budget.fraction=0.5"]
+        where = f"run_dir={tmp_path}/other"
+        code, output = run_program("search", *SMALL, *budget, *chosen, wrong, where)
+        assert code == 1 and message in output, output
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_search_within_a_memory(run_program: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    budget = ("budget=activation_memory", "budget.fraction=0.5", "budget.front_limits=0")
+    code, output = run_program("search", *SMALL, *budget, f"run_dir={run}")
+    assert code == 0, output
+    network = nas.derive(SmallNet(10), Genotype.load(run / "genotype.json"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["metrics"]["budget/cost"] == activation_memory(network, 1, 8) / 1024
 
 
 @pytest.mark.parametrize(
