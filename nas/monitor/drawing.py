@@ -6,6 +6,7 @@ state behind.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ def _label_size(labels: Iterable[str]) -> tuple[float, float]:
     return max(widths) + padding + 0.2, max(heights) / FONT_PT + padding
 
 
+@cache
 def _text_width(text: str) -> float:
     """Returns the width of one line of text, in em."""
     return float(TextPath((0, 0), text, size=FONT_PT).get_extents().width) / FONT_PT

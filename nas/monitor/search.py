@@ -31,8 +31,9 @@ class SearchMonitor:
     Args:
         log: Where to write; the layout of the CUSTOM SCALARS tab is written at once.
         choice_options: Names of the options of each choice, in the order of the logits.
-        image_every: Epochs between two pictures. A picture takes about half a second of host time
-            and some 100 kB; `max(1, num_epochs // 50)` gives about 50 of each in a run.
+        image_every: Epochs between two pictures, which are drawn where something has moved since
+            the last. They take about 0.3 s of host time and some 100 kB;
+            `max(1, num_epochs // 50)` gives about 50 of each in a run.
         table: Of trained architectures, to look up the genotype of each epoch. Nothing else in a
             search has it, so nothing can depend on it.
     """
@@ -49,6 +50,7 @@ class SearchMonitor:
         self._choice_options = {name: tuple(options) for name, options in choice_options.items()}
         self._image_every, self._table = image_every, table
         self._last_text: str | None = None
+        self._drawn: Mapping[str, Tensor] = {}
         log.layout(_charts(self._choice_options))
 
     def epoch(
@@ -100,8 +102,15 @@ class SearchMonitor:
             block = "\n".join(f"    {line}" for line in genotype_text.splitlines())
             self._log.text("genotype", block, step)
             self._last_text = genotype_text
-        if is_last or epoch % self._image_every == 0:
+        is_due = epoch % self._image_every == 0 and self._has_moved(probabilities)
+        if is_last or is_due:
             self._draw(step, probabilities, genotype)
+            self._drawn = {name: row.clone() for name, row in probabilities.items()}
+
+    def _has_moved(self, probabilities: Mapping[str, Tensor]) -> bool:
+        """Whether the pictures would differ from the last: not while only weights are trained."""
+        drawn = self._drawn
+        return not drawn or any(not row.equal(drawn[name]) for name, row in probabilities.items())
 
     def _check_shapes(self, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():

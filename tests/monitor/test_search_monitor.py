@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,18 @@ PROBABILITIES = {name: torch.tensor([0.5, 0.25, 0.25]) for name in NAMES}
 COUNTS = {name: torch.tensor([1, 3, 0]) for name in NAMES}
 
 
-def run_epochs(run_dir: Path, num_epochs: int = 1, **settings: Any) -> None:
+def run_epochs(
+    run_dir: Path, num_epochs: int = 1, *, moved_in: Sequence[int] = (), **settings: Any
+) -> None:
+    row = PROBABILITIES[NAMES[0]]
     with RunLog(run_dir) as log:
         monitor = SearchMonitor(log, dict.fromkeys(NAMES, OPERATIONS), **settings)
         for epoch in range(num_epochs):
+            row = row.roll(1) if epoch in moved_in else row
             monitor.epoch(
                 step=10 * (epoch + 1),
                 epoch=epoch,
-                probabilities=PROBABILITIES,
+                probabilities={**PROBABILITIES, NAMES[0]: row},
                 counts=COUNTS,
                 genotype=GENOTYPE,
                 genotype_text="|skip_connect~0|+|none~0|skip_connect~1|",
@@ -85,9 +90,15 @@ def test_pictures_and_text_are_where_they_are_looked_for(tmp_path: Path) -> None
 
 
 def test_pictures_come_every_few_epochs_and_at_the_end(tmp_path: Path) -> None:
-    run_epochs(tmp_path, num_epochs=6, image_every=4)
+    run_epochs(tmp_path, num_epochs=6, image_every=4, moved_in=range(6))
     images = read_events(tmp_path).Images("genotype/cell")
     assert [image.step for image in images] == [10, 50, 60]
+
+
+def test_pictures_are_not_drawn_again_while_nothing_moves(tmp_path: Path) -> None:
+    run_epochs(tmp_path, num_epochs=8, image_every=2, moved_in=[3])
+    images = read_events(tmp_path).Images("genotype/cell")
+    assert [image.step for image in images] == [10, 50, 80]
 
 
 def test_text_is_written_when_the_genotype_changes(tmp_path: Path) -> None:
