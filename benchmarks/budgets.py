@@ -6,24 +6,20 @@ recipe, as many times as there are seeds. Finished runs are kept, so that a stop
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks import programs
 from benchmarks.measure import print_table, save
 from benchmarks.ranking import load_search
 from nas.deriver import draw_genotype
 from nas.genotype import Genotype
-from nas.sweep import SUMMARY
 from nas.training.search import Search
 
-ROOT = Path(__file__).parent.parent
 CHEAPEST = 0.9
 """Of the limit: what a random architecture costs at least."""
 
@@ -47,10 +43,7 @@ def main() -> None:
             costs = [run.budget.cost(genotype) for genotype in genotypes]
             assert max(costs) <= run.budget.target
             accuracies = [
-                [
-                    retrain(options, genotype, folder / f"{kind}{n}", seed)
-                    for seed in range(options.seeds)
-                ]
+                retrain(options, genotype, folder / f"{kind}{n}")
                 for n, genotype in enumerate(genotypes)
             ]
             means = [statistics.mean(each) for each in accuracies]
@@ -76,11 +69,10 @@ def main() -> None:
 
 def search(options: argparse.Namespace, fraction: float, seed: int, folder: Path) -> Path:
     """Searches, or finds the finished run; returns its folder."""
-    run = folder / f"search{seed}"
     budget = (f"budget={options.cost}", f"budget.fraction={fraction}", "budget.front_limits=0")
-    space = ("space=custom", f"space.model={options.model}")
-    _run("search.py", run, *space, *budget, f"seed={seed}", *options.override, *options.search)
-    return run
+    given = ("space=custom", f"space.model={options.model}", *budget, f"seed={seed}")
+    folder = folder / f"search{seed}"
+    return programs.run("search.py", folder, *given, *options.override, *options.search)
 
 
 def random_within(run: Search, count: int) -> list[Genotype]:
@@ -98,25 +90,13 @@ def random_within(run: Search, count: int) -> list[Genotype]:
     raise SystemExit(f"error: no {count} of {MAX_DRAWS} random architectures cost that much")
 
 
-def retrain(options: argparse.Namespace, genotype: Genotype, folder: Path, seed: int) -> float:
-    """Top-1 in percent on the test set, trained alone."""
+def retrain(options: argparse.Namespace, genotype: Genotype, folder: Path) -> list[float]:
+    """Top-1 in percent on the test set, trained alone, for each seed."""
     path = folder / "genotype.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(genotype.to_json())
-    run = folder / str(seed)
-    model = (f"genotype={path}", f"network.model={options.model}", f"seed={seed}")
-    _run("retrain.py", run, *model, *options.override, *options.retrain)
-    metrics = json.loads((run / SUMMARY).read_text())["metrics"]
-    return float(metrics["accuracy/test_top1"])
-
-
-def _run(program: str, folder: Path, *overrides: str) -> None:
-    if (folder / SUMMARY).exists():
-        return
-    command = [sys.executable, str(ROOT / program), *overrides, f"run_dir={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    given = (f"network.model={options.model}", *options.override, *options.retrain)
+    return programs.retrain(path, folder, options.seeds, *given)
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
