@@ -105,7 +105,7 @@ class Budget:
         if self.target < self.range.lowest:
             text, span = self.describe, self.range
             raise UserError(
-                f"budget.target: no architecture has {self.name.replace('_', ' ')} of "
+                f"budget={self.name}: no architecture has {self.name.replace('_', ' ')} of "
                 f"{text(self.target)} or less; the space has {text(span.lowest)} to "
                 f"{text(span.highest)}, median {text(span.median)}"
             )
