@@ -48,7 +48,7 @@ class Method:
         overrides: Of the experiment.
         derives_from: The method whose finished searches it derives from anew; None: it searches.
         judge: Whose ranking of random cells is reported: the supernet's (`validation`) or that of a
-            training-free score; None: nobody's.
+            training-free score; None: nobody's, or it stands in the row that this derives from.
     """
 
     overrides: tuple[str, ...] = ()
@@ -59,23 +59,26 @@ class Method:
 OURS = "one path, finals"
 _NO_WARM_START = ("warm_start.score=null", "warmup_epochs=0")
 _LEARNED = (*_NO_WARM_START, "derive=argmax", "logits.learning_rate=3e-3")
+_NO_FINALS = ("derive.finalists=0", "derive.playoff=0")
 _RANDOM = (*_NO_WARM_START, "sampler=uniform", "epochs=1")  # the supernet is not asked
 
 
 def _best_of(score: str, num_samples: int, num_evaluations: int) -> Method:
     judged = (f"derive.num_samples={num_samples}", f"derive.max_evaluations={num_evaluations}")
     judge = f"derive.judges=[{score}]"
-    return Method((*_RANDOM, "derive.finalists=0", "derive.playoff=0", judge, *judged), judge=score)
+    return Method((*_RANDOM, *_NO_FINALS, judge, *judged), judge=score)
+
+
+def _derived(*overrides: str) -> Method:
+    return Method(overrides, derives_from=OURS, judge=None)
 
 
 METHODS: dict[str, Method] = {
     OURS: Method(),
-    "without play-off": Method(("derive.playoff=0",), OURS),
-    "without finals": Method(("derive.finalists=0", "derive.playoff=0"), OURS),
-    "finals without neighbours": Method(("derive.final_trainings=12",), OURS),
-    "supernet alone": Method(
-        ("derive.finalists=0", "derive.playoff=0", "derive.judges=[validation]"), OURS
-    ),
+    "without play-off": _derived("derive.playoff=0"),
+    "without finals": _derived(*_NO_FINALS),
+    "finals without neighbours": _derived("derive.final_trainings=12"),
+    "supernet alone": _derived(*_NO_FINALS, "derive.judges=[validation]"),
     "random search, trained alone": Method(
         (
             *_RANDOM,
