@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema import register_schemas
 from nas.errors import UserError
+from nas.files import LOCK, FolderInUseError, only_run_in
 from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.run import Interrupted
 
@@ -72,11 +73,13 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
 
     def task(config: DictConfig) -> float:
         try:
-            return run(*_arguments(program, schema, config))
+            with only_run_in(Path(HydraConfig.get().runtime.output_dir)):
+                return run(*_arguments(program, schema, config))
         except UserError as error:
             if wants_traceback:
                 raise
-            _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
+            if not isinstance(error, FolderInUseError):
+                _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
             _fail(str(error))
         except Interrupted as stopped:
             folder = HydraConfig.get().runtime.output_dir
@@ -217,7 +220,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
 def _remove_if_unused(run_dir: Path) -> None:
     """Removes the folder of a run that failed before it wrote anything but Hydra's own files."""
     entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
-    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in entries):
+    if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
         shutil.rmtree(run_dir, ignore_errors=True)
 
 

@@ -1,11 +1,21 @@
 """Writing files so that a reader never meets half of one."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nas.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
+
+
+class FolderInUseError(UserError):
+    """Another run is at work in the folder."""
 
 
 @contextmanager
@@ -56,3 +66,35 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Holds a lock on `folder`, so that no second run writes there.
+
+    The lock is the operating system's, which takes it back from a process that was killed. On
+    Windows there is none.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        UserError: the folder cannot be written.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUseError(
+                f"run_dir: another run is at work in {folder}: wait for its end or give another "
+                "run_dir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nas.errors import UserError
-from nas.files import check_writable, replace_text, replacing
+from nas.files import FolderInUseError, check_writable, only_run_in, replace_text, replacing
 
 
 def test_text_is_written_and_folders_are_made(tmp_path: Path) -> None:
@@ -92,3 +95,43 @@ def test_a_check_finds_what_cannot_be_written(tmp_path: Path) -> None:
             check_writable(path)
         assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "old"
+
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from nas.files import only_run_in
+with only_run_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_run_at_a_time_and_a_killed_one_does_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", _HOLDER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(FolderInUseError, match="run_dir: another run is at work in") as caught:
+            with only_run_in(folder):
+                pytest.fail("two runs in one folder")
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with only_run_in(folder):
+            pass
+    with only_run_in(folder):  # and again after an orderly end
+        pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refused(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with only_run_in(tmp_path / "run"):
+        pass

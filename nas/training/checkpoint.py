@@ -1,8 +1,11 @@
 """Checkpoints of searches and retrainings: written whole or not at all, loaded without code."""
 
 import logging
+import os
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,23 @@ from nas.files import replacing
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"
 LAST = "last.pt"
-BEST = "best.pt"
+PREVIOUS = "previous.pt"
+"""What the last checkpoint was before it was replaced, for when that turns out to be damaged."""
 
 State = dict[str, Any]
 _log = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(UserError):
+    """A file that is not a whole checkpoint.
+
+    Attributes:
+        reason: The message without the advice.
+    """
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.reason = f"the checkpoint {path} is damaged or not a checkpoint ({found})"
+        super().__init__(f"{self.reason}: delete it to start again")
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -27,6 +43,8 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 def save_checkpoint(path: Path, kind: str, state: State) -> None:
     """Writes `state` (tensors, numbers, text, lists and dicts) with its kind and format version.
+
+    The checkpoint that was there stays beside it as the previous one; older ones go.
 
     Raises:
         UserError: the file cannot be written; the one that was there is untouched.
@@ -41,13 +59,57 @@ def save_checkpoint(path: Path, kind: str, state: State) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+        _keep_as_previous(path)
+
+
+def _keep_as_previous(path: Path) -> None:
+    """At no moment is there neither a last checkpoint nor a previous one."""
+    previous = path.with_name(PREVIOUS)
+    if not path.exists():  # it is that of a run that was deleted to start again
+        previous.unlink(missing_ok=True)
+        return
+    spare = path.with_name(f".{PREVIOUS}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.link(path, spare)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, spare)
+        os.replace(spare, previous)
+    finally:
+        with suppress(OSError):
+            spare.unlink(missing_ok=True)
+
+
+def load_newest(run_dir: Path, kind: str) -> tuple[Path, State]:
+    """The last checkpoint of a run and where it is; the previous one if the last is damaged.
+
+    Raises:
+        UserError: as for `load_checkpoint`, for both.
+    """
+    path = last_checkpoint(run_dir)
+    try:
+        return path, load_checkpoint(path, kind)
+    except DamagedCheckpointError as error:
+        previous = path.with_name(PREVIOUS)
+        if not previous.exists():
+            raise
+        try:
+            state = load_checkpoint(previous, kind)
+        except DamagedCheckpointError:
+            raise UserError(
+                f"the checkpoints {path} and {previous} are both damaged: delete them to start "
+                "again"
+            ) from None
+        _log.warning("%s; going on from the one before it, %s", error.reason, previous)
+        return previous, state
 
 
 def load_checkpoint(path: Path, kind: str) -> State:
     """Reads a checkpoint of `kind` ("search" or "retrain") onto the host.
 
     Raises:
-        UserError: no such file, damaged, of another kind or of another format version.
+        DamagedCheckpointError: it is not a whole checkpoint.
+        UserError: no such file, of another kind or of another format version.
     """
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: nothing to resume")
@@ -59,10 +121,7 @@ def load_checkpoint(path: Path, kind: str) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and for malicious files
         _log.debug("cannot load %s", path, exc_info=True)
-        raise UserError(
-            f"the checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}): "
-            "delete it to start again"
-        ) from None
+        raise DamagedCheckpointError(path, type(error).__name__) from None
     if not isinstance(state, dict) or state.get("kind") != kind:
         found = state.get("kind") if isinstance(state, dict) else None
         raise UserError(f"{path} is a checkpoint of kind '{found}', not of a {kind}")
@@ -77,33 +136,52 @@ def load_checkpoint(path: Path, kind: str) -> State:
 def saved_overrides(path: Path) -> list[str]:
     """The command line of the run that wrote a checkpoint; none where it cannot be read.
 
-    Reads no tensor, so it takes no time; what is wrong with the file is told by `load_checkpoint`.
+    Reads no tensor, so it takes no time; what is wrong with the file is told by `load_newest`,
+    which turns to the previous checkpoint as this does.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return [str(override) for override in state["overrides"]]
-    except Exception:  # torch raises many kinds for damaged and for malicious files
-        _log.debug("no overrides in %s", path, exc_info=True)
-        return []
+    for candidate in (path, path.with_name(PREVIOUS)):
+        try:
+            state = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
+            return [str(override) for override in state["overrides"]]
+        except Exception:  # torch raises many kinds for damaged and for malicious files
+            _log.debug("no overrides in %s", candidate, exc_info=True)
+    return []
 
 
-def check_same_settings(path: Path, saved: State, present: State, free: frozenset[str]) -> None:
+def check_same_settings(
+    path: Path,
+    saved: State,
+    present: State,
+    free: frozenset[str],
+    asked_for: Collection[str] = (),
+) -> None:
     """Checks that a run is resumed with the settings that it was started with.
+
+    A setting that the checkpoint does not have is newer than the release that wrote it. It has a
+    default, with which a run does what it did before there was the setting, so it may be there;
+    unless it is asked for now.
 
     Args:
         path: The checkpoint, for the error.
         saved: Settings in the checkpoint, nested dicts.
         present: Settings of this run.
         free: Dotted keys that may differ.
+        asked_for: Overrides of this run that the one before did not have.
 
     Raises:
         UserError: other keys differ; it names them with both values.
     """
     before, now = _flat(saved), _flat(present)
+    names = tuple(override.lstrip("+").partition("=")[0] for override in asked_for)
+    is_new = {
+        key
+        for key in now.keys() - before.keys()
+        if not any(key == name or key.startswith(f"{name}.") for name in names)
+    }
     differing = sorted(
         key
-        for key in before.keys() | now.keys()
-        if key not in free and before.get(key) != now.get(key)
+        for key in (before.keys() | now.keys()) - free - is_new
+        if before.get(key) != now.get(key)
     )
     if differing:
         shown = ", ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in differing[:3])

@@ -174,10 +174,10 @@ class Loop(ABC):
         checkpoint.save_checkpoint(path, self.kind, state)
 
     def load(self) -> None:
-        """Continues where the last checkpoint of the run stands.
+        """Continues where the last checkpoint of the run stands; if it is damaged, the one before.
 
         Raises:
-            UserError: there is none, it is damaged, or the settings differ.
+            UserError: there is none, both are damaged, or the settings differ.
         """
         self.load_from(self.folder.path)
 
@@ -187,10 +187,13 @@ class Loop(ABC):
         Raises:
             UserError: as for `load`.
         """
-        path = checkpoint.last_checkpoint(folder)
-        state = checkpoint.load_checkpoint(path, self.kind)
+        path, state = checkpoint.load_newest(folder, self.kind)
         checkpoint.check_same_settings(
-            path, state["settings"], dict(self.folder.settings), self.folder.free_settings
+            path,
+            state["settings"],
+            dict(self.folder.settings),
+            self.folder.free_settings,
+            set(self.folder.overrides) - set(state["overrides"]),
         )
         checkpoint.restore("contents", path, lambda: self._load(state))
 

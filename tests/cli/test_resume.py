@@ -11,6 +11,7 @@ import torch
 from conftest import TINY_RETRAIN, TINY_SEARCH, start_program
 
 from nas.bilevel import Batch
+from nas.files import only_run_in
 from nas.training.checkpoint import last_checkpoint
 from nas.training.search import Search
 
@@ -248,6 +249,54 @@ def test_resume_takes_the_newest_run_and_the_same_folder_goes_on(
     )
     assert code == 1
     assert "seed was 1, is 3" in output
+
+
+@pytest.mark.parametrize("program", sorted(_PROGRAMS))
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    run_program: Run, tmp_path: Path, program: str
+) -> None:
+    run = tmp_path / "run"
+    assert run_program(program, *_PROGRAMS[program], f"run_dir={run}")[0] == 0
+    final, metrics, path = _state(run), _metrics(run), last_checkpoint(run)
+    genotype = (run / "genotype.json").read_text()
+    path.write_bytes(path.read_bytes()[:-100])
+    code, output = run_program(program, f"run_dir={run}", "resume=true")
+    assert code == 0, output
+    (line,) = {line for line in output.splitlines() if "is damaged" in line}
+    assert str(path) in line and line.endswith("previous.pt")
+    _same(final, _state(run))
+    assert _metrics(run) == metrics
+    assert (run / "genotype.json").read_text() == genotype
+
+
+def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(
+    run_program: Run, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with only_run_in(run):
+        code, output = run_program("search", *TINY_SEARCH, f"run_dir={run}")
+        assert code == 1
+        assert output.strip().startswith(f"error: run_dir: another run is at work in {run}")
+        assert len(output.strip().splitlines()) == 1
+        assert run.is_dir()
+    code, output = run_program("search", *TINY_SEARCH, f"run_dir={run}")
+    assert code == 0, output
+
+
+def test_a_run_of_a_release_with_fewer_settings_goes_on(run_program: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = (*TINY_SEARCH, "bilevel=first_order", f"run_dir={run}")
+    assert run_program("search", *settings)[0] == 0
+    path = last_checkpoint(run)
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["bilevel"]["groups"], state["settings"]["budget"]
+    torch.save(state, path)
+    code, output = run_program("search", *settings, "bilevel.groups=2")
+    assert code == 1 and "bilevel.groups was None, is 2" in output
+    code, output = run_program("search", *settings, "budget=parameters", "budget.fraction=0.5")
+    assert code == 1 and "budget" in output
+    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    assert code == 0, output
 
 
 def test_other_settings_and_damaged_checkpoints_are_refused_in_one_line(

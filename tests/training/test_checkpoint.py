@@ -13,12 +13,15 @@ import torch
 
 from nas.errors import UserError
 from nas.training.checkpoint import (
+    PREVIOUS,
     check_same_settings,
     last_checkpoint,
     load_checkpoint,
+    load_newest,
     restore,
     rng_state,
     save_checkpoint,
+    saved_overrides,
     set_rng_state,
 )
 
@@ -167,15 +170,86 @@ def test_checkpoint_of_a_future_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings_that_differ_are_named_with_both_values(path: Path) -> None:
-    saved = {"seed": 1, "data": {"name": "digits", "path": "a"}, "tuple": [1, 2]}
-    present = {"seed": 2, "data": {"name": "digits", "path": "b"}, "tuple": [1, 2], "new": True}
+    saved = {"seed": 1, "data": {"name": "digits", "path": "a"}, "tuple": [1, 2], "gone": 3}
+    present = {"seed": 2, "data": {"name": "digits", "path": "b"}, "tuple": [1, 2]}
     with pytest.raises(UserError) as caught:
         check_same_settings(path, saved, present, frozenset({"data.path"}))
-    assert f"{path} with other settings: new was None, is True, seed was 1, is 2;" in str(
+    assert f"{path} with other settings: gone was 3, is None, seed was 1, is 2;" in str(
         caught.value
     )
     assert "data" not in str(caught.value).removeprefix(f"cannot resume {path}")
-    check_same_settings(path, saved, present, frozenset({"data.path", "seed", "new"}))
+    check_same_settings(path, saved, present, frozenset({"data.path", "seed", "gone"}))
+
+
+def test_settings_of_a_newer_release_may_be_there_unless_they_are_asked_for(path: Path) -> None:
+    saved = {"seed": 1, "bilevel": {"name": "first_order"}}
+    present = {"seed": 1, "bilevel": {"name": "first_order", "groups": 1}, "new": {"a": 1}}
+    check_same_settings(path, saved, present, frozenset(), ["epochs=3", "news.a=1"])
+    for override in ("bilevel.groups=1", "new=group", "+new.a=1"):
+        with pytest.raises(UserError, match=r"(bilevel\.groups|new\.a) was None, is 1;"):
+            check_same_settings(path, saved, present, frozenset(), [override])
+
+
+def numbered(path: Path, step: int) -> None:
+    save_checkpoint(path, "search", {"step": step, "overrides": [f"seed={step}"]})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit", "foreign", "empty"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = last_checkpoint(tmp_path)
+    for step in (1, 2, 3):
+        numbered(path, step)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["last.pt", PREVIOUS]
+    assert load_newest(tmp_path, "search")[1]["step"] == 3 and not caplog.records
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"overrides")] ^= 4
+    damaged = {"truncated": whole[:500], "bit": whole, "foreign": b"text", "empty": b""}[damage]
+    path.write_bytes(bytes(damaged))
+    used, state = load_newest(tmp_path, "search")
+    assert (used.name, state["step"]) == (PREVIOUS, 2)
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.startswith(f"the checkpoint {path} is damaged") and str(used) in line
+    if damage != "bit":  # only the checksum tells
+        assert saved_overrides(path) == ["seed=2"]
+    used.write_bytes(b"")
+    with pytest.raises(UserError, match="are both damaged: delete them"):
+        load_newest(tmp_path, "search")
+
+
+def test_a_checkpoint_of_another_kind_is_no_reason_to_take_the_one_before(tmp_path: Path) -> None:
+    path = last_checkpoint(tmp_path)
+    numbered(path, 1)
+    save_checkpoint(path, "retrain", {"step": 2})
+    with pytest.raises(UserError, match="kind 'retrain', not of a search"):
+        load_newest(tmp_path, "search")
+
+
+def test_a_run_that_starts_again_forgets_what_was_before_its_first_checkpoint(
+    tmp_path: Path,
+) -> None:
+    path = last_checkpoint(tmp_path)
+    for step in (1, 2):
+        numbered(path, step)
+    path.unlink()
+    numbered(path, 3)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_without_hard_links_the_previous_checkpoint_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*paths: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    path = last_checkpoint(tmp_path)
+    for step in (1, 2):
+        numbered(path, step)
+    assert load_checkpoint(path.with_name(PREVIOUS), "search")["step"] == 1
+    assert len(list(path.parent.iterdir())) == 2
 
 
 def test_many_differing_settings_are_counted(path: Path) -> None:
