@@ -30,6 +30,7 @@ from nas.training.run import (
 FREE = frozenset(
     {"run_dir", "resume", "device", "threads", "evaluate_every_epochs", "checkpoint_every_steps"}
     | {"data.path", "data.download", "data.num_workers", "compile", "eval_batch_size"}
+    | {"non_finite.action", "non_finite.factor", "non_finite.max_times"}
 )
 
 
@@ -68,6 +69,7 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
         recipe=recipe_of(config),
         autocast=autocast_for(config.precision, device),
         compile_network=config.compile,
+        non_finite=config.non_finite,
     )
     run.started = start  # the images have been read since
     if continues:

@@ -55,7 +55,7 @@ FREE = frozenset(
         "evaluate_every_epochs",
         "checkpoint_every_steps",
     }
-    | {"recalibration_batches"}
+    | {"recalibration_batches", "non_finite.action", "non_finite.factor", "non_finite.max_times"}
     | {"benchmark.nasbench201", "benchmark.epochs", "benchmark.column"}
     | {"data.path", "data.download", "data.num_workers"}
     | {"derive.name", "derive.num_samples", "derive.max_images", "derive.judges", "derive.beam"}
@@ -111,6 +111,7 @@ def build(config: SearchConfig, launched: Launch) -> Search:
         schedule=schedule_of(config),
         table=table,
         budget=budget,
+        non_finite=config.non_finite,
     )
 
 

@@ -31,6 +31,7 @@ from nas.bilevel import ORDERS
 from nas.collapse import CollapseSettings
 from nas.data import DataSettings
 from nas.errors import unknown_name
+from nas.finite import NonFiniteSettings
 from nas.fused import KERNELS
 from nas.optimizers import OptimizerSettings
 from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
@@ -201,6 +202,7 @@ class RunConfig:
     resume: bool = False  # without a run_dir: continue the newest run
     data: DataSettings = MISSING
     weights: OptimizerSettings = MISSING
+    non_finite: NonFiniteSettings = field(default_factory=NonFiniteSettings)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -210,6 +212,7 @@ class RunConfig:
         if self.threads is not None:
             at_least("", self, threads=1)
         self.weights.check("weights")
+        self.non_finite.check("non_finite")
 
 
 @dataclass(kw_only=True, slots=True)

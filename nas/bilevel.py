@@ -105,6 +105,8 @@ class Learner:
         group it is the sum over the samples.
 
         Raises:
+            NonFiniteLossError: on the host, the loss or gradient is NaN or infinite; nothing was
+                updated.
             ValueError: the batch cannot be split into so many equal groups.
         """
         results: list[BatchResult] = []
@@ -113,7 +115,7 @@ class Learner:
             drawn = [self.draw()] if self.draw_for_weights is None else self.draw_for_weights()
             for sample in drawn:
                 loss, result = self.weights_loss(part, sample)
-                _check_on_host(result.loss)
+                _check_on_host(result.loss, sample)
                 (loss / groups).backward()
                 results.append(result)
             samples += drawn
@@ -301,7 +303,7 @@ class SingleLevel:
             return StepResult(results, [], samples)
         sample = learner.draw()
         loss, handle, result = learner.logits_loss(train, sample)
-        _check_on_host(result.loss)
+        _check_on_host(result.loss, sample)
         loss.backward()
         gradient = learner.supernet.weights_gradient(sample, handle.grad)
         # The logits first: they refuse a gradient that is not finite before anything has moved.
@@ -323,10 +325,10 @@ def _frozen(parameters: list[Tensor]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _check_on_host(loss: Tensor) -> None:
+def _check_on_host(loss: Tensor, sample: Sample) -> None:
     # Elsewhere reading the loss would wait for the device; there it is checked when it is shown.
     if loss.device.type == "cpu":
-        check_finite(loss.item(), "training loss")
+        check_finite(loss.item(), "training loss", sample)
 
 
 def _result(loss: Tensor, outputs: Tensor, labels: Tensor) -> BatchResult:

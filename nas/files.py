@@ -72,8 +72,8 @@ def check_writable(path: Path) -> None:
 def only_run_in(folder: Path) -> Iterator[None]:
     """Holds a lock on `folder`, so that no second run writes there.
 
-    The lock is the operating system's, which takes it back from a process that was killed. On
-    Windows there is none.
+    The lock is the operating system's, which takes it back from a process that was killed. What
+    that one had half-written is removed. On Windows there is neither.
 
     Raises:
         FolderInUseError: another process holds it.
@@ -97,4 +97,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks
             pass
+        else:
+            for leftover in folder.rglob(".*.tmp*"):
+                leftover.unlink(missing_ok=True)
         yield

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import unknown_name
+from nas.finite import check_finite
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -96,6 +97,9 @@ class Updater:
     momentum moves them and no weight decay shrinks them. With `update_unsampled` they are updated
     as if their gradient were zero, as by code for PyTorch before 2.0, whose `zero_grad` left zeros
     (there not before the first time that an operation was sampled).
+
+    Attributes:
+        factor: Of the learning rate of every epoch.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Updater:
         update_unsampled: bool = False,
     ) -> None:
         self.parameters = list(parameters)
-        self.settings = settings
+        self.settings, self.factor = settings, 1.0
         self._update_unsampled = update_unsampled
         self.optimizer = _build(self.parameters, settings)
 
@@ -119,7 +123,7 @@ class Updater:
 
     def set_epoch(self, epoch: int, epochs: int) -> float:
         """Sets and returns the learning rate of `epoch`."""
-        rate = learning_rate(self.settings, epoch, epochs)
+        rate = self.factor * learning_rate(self.settings, epoch, epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -134,9 +138,16 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Clips the gradients, updates, and sets the gradients to None."""
+        """Clips the gradients, updates, and sets the gradients to None.
+
+        Raises:
+            NonFiniteLossError: on the host, the norm that is clipped is NaN or infinite; nothing
+                was updated.
+        """
         if self.settings.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            if norm.device.type == "cpu":  # elsewhere reading it would wait for the device
+                check_finite(norm.item(), "gradient norm")
         if self._update_unsampled:
             for parameter in self.parameters:
                 if parameter.grad is None:

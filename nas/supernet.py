@@ -224,6 +224,23 @@ class Supernet:
         inner_products = handle_gradient.to(gradient)
         return gradient.index_put_((rows, columns), inner_products, accumulate=True)
 
+    def decided_at(self, module: str, sample: Sample) -> str | None:
+        """The choice that the module of this name belongs to: `cell/0->1: nor_conv_3x3`.
+
+        None for a module that belongs to none. Mixtures have the choice alone.
+        """
+        owners: dict[nn.Module, int] = dict(zip(self._modules, self._rows, strict=True))
+        found = None
+        for name, owner in self.model.named_modules():
+            if owner in owners and f"{module}.".startswith(f"{name}."):
+                found = owners[owner]  # the innermost comes last
+        if found is None:
+            return None
+        name = self.names[found]
+        if sample.indices is None:
+            return name
+        return f"{name}: {self.options[name][sample.indices[found]]}"
+
     def _run(self, images: Tensor) -> Tensor:
         try:
             output: Tensor = self.model(images)

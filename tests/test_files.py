@@ -135,3 +135,13 @@ def test_a_file_system_without_locks_is_no_obstacle(
     monkeypatch.setattr(fcntl, "flock", refused)
     with only_run_in(tmp_path / "run"):
         pass
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / "metrics.jsonl", tmp_path / ".hydra" / "config.yaml", tmp_path / "a.tmp"]
+    left = [tmp_path / ".genotype.12.tmp.json", tmp_path / "checkpoints" / ".last.12.tmp.pt"]
+    for path in (*kept, *left):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    with only_run_in(tmp_path):
+        assert all(path.exists() for path in kept) and not any(path.exists() for path in left)

@@ -10,11 +10,14 @@ from typing import ClassVar
 
 from nas.bilevel import Batch
 from nas.data import Loader
-from nas.finite import check_finite
+from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, check_finite
 from nas.monitor.console import Progress
 from nas.monitor.run_log import RunLog
+from nas.optimizers import Updater
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
+
+_log = logging.getLogger(__name__)
 
 FILE_LOGGER = "nas.epochs"
 """Goes to the file of the log alone: the same lines reach the console by another way."""
@@ -49,6 +52,7 @@ class Loop(ABC):
         stopped: Why the run ends before its last epoch, which makes the present one the last; None
             while there is no reason to.
         started: When this process began with the run, by `time.perf_counter`.
+        roll_backs: How often the run has gone back from numbers that were not finite.
     """
 
     kind: ClassVar[str]
@@ -56,14 +60,22 @@ class Loop(ABC):
     """The metric by which TensorBoard compares runs."""
 
     def __init__(
-        self, folder: RunFolder, loader: Loader, epochs: int, checkpoint_every_steps: int
+        self,
+        folder: RunFolder,
+        loader: Loader,
+        epochs: int,
+        checkpoint_every_steps: int,
+        updaters: Sequence[Updater],
+        non_finite: NonFiniteSettings,
     ) -> None:
         self.folder, self.epochs = folder, epochs
+        self.roll_backs = 0
         self.epoch = self.step_in_epoch = self.step = 0
         self.train = Meter()
         self.stopped: str | None = None
         self.started, self._seconds_before = time.perf_counter(), 0.0
         self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
+        self._updaters, self._non_finite = updaters, non_finite
 
     @abstractmethod
     def _start_epoch(self) -> None:
@@ -72,6 +84,10 @@ class Loop(ABC):
     @abstractmethod
     def _train_step(self, batch: Batch) -> int:
         """Trains on `batch`, adds to the meters; returns the number of images."""
+
+    @abstractmethod
+    def _origin(self, batch: Batch, error: NonFiniteLossError) -> str | None:
+        """What was not finite first in the step on `batch`, if it can be told."""
 
     @abstractmethod
     def _figures(self) -> dict[str, float | str]:
@@ -108,8 +124,47 @@ class Loop(ABC):
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
-            NonFiniteLossError: the loss became NaN or infinite.
+            NonFiniteLossError: the loss became NaN or infinite, and the settings do not say to go
+                back, or not once more. The last checkpoint is from before it.
         """
+        if self._rolls_back and not checkpoint.last_checkpoint(self.folder.path).exists():
+            self.save()  # what there is to go back to in the first epoch
+        while True:
+            try:
+                return self._run()
+            except NonFiniteLossError as error:
+                if not self._rolls_back:
+                    raise
+                self._roll_back(error)
+
+    @property
+    def _rolls_back(self) -> bool:
+        settings = self._non_finite
+        return settings.action == "roll_back" and self.roll_backs < settings.max_times
+
+    def _roll_back(self, error: NonFiniteLossError) -> None:
+        """Goes back to the last checkpoint, and on from there with lower learning rates."""
+        times, seconds = self.roll_backs + 1, self.seconds
+        for updater in self._updaters:
+            updater.zero_grad()
+        self._reset_epoch()
+        self.load()
+        self._seconds_before += seconds - self.seconds
+        self._set_roll_backs(times)
+        self.save()  # a run that is killed from here on goes on with the lower rates
+        _log.warning(
+            "%s; going on from step %d with learning rates times %.3g",
+            error.found,
+            self.step,
+            self._non_finite.factor**times,
+        )
+
+    def _set_roll_backs(self, times: int) -> None:
+        self.roll_backs = times
+        for updater in self._updaters:
+            updater.factor = self._non_finite.factor**times
+
+    def _run(self) -> None:
         total = self.epochs * self._loader.num_batches
         resumed = self.step if self.step > 0 else None
         with (
@@ -119,7 +174,6 @@ class Loop(ABC):
         ):
             while self.epoch < self.epochs and self.stopped is None:
                 epoch_time = self._train_epoch(progress, stop)
-                check_finite(self.train.loss, "training loss")
                 line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, epoch_time)}"
                 if self.is_last_epoch:
                     log.hparams(flat_settings(self.folder.settings), [self.compared_by])
@@ -135,10 +189,17 @@ class Loop(ABC):
         self._start_epoch()
         epoch_time = EpochTime()
         for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
-            epoch_time.add_step(self._train_step(batch))
+            is_due = progress.is_due(self.step + 1)
+            try:
+                epoch_time.add_step(self._train_step(batch))
+                # Reads from the device only what is shown.
+                if is_due or self.step_in_epoch + 1 == self._loader.num_batches:
+                    check_finite(self.train.loss, "training loss")
+            except NonFiniteLossError as error:
+                when = f"step {self.step + 1} (epoch {self.epoch + 1})"
+                raise error.located(when, self._origin(batch, error)) from None
             self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
-            if progress.is_due(self.step):  # reads from the device only what is shown
-                check_finite(self.train.loss, "training loss")
+            if is_due:
                 progress.update(
                     self.step, epoch=f"{self.epoch + 1}/{self.epochs}", **self._figures()
                 )
@@ -158,7 +219,13 @@ class Loop(ABC):
             self.save()
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint.
+
+        Raises:
+            NonFiniteLossError: weights or logits are not finite; the last checkpoint stays.
+        """
+        if not all(all_finite(updater.parameters) for updater in self._updaters):
+            raise NonFiniteLossError(f"after step {self.step} the weights are not finite")
         state = {
             "settings": dict(self.folder.settings),
             "overrides": list(self.folder.overrides),
@@ -168,6 +235,7 @@ class Loop(ABC):
             "train": self.train.state_dict(),
             "stopped": self.stopped,
             "seconds": self.seconds,
+            "roll_backs": self.roll_backs,
             **self._state(),
         }
         path = checkpoint.last_checkpoint(self.folder.path)
@@ -201,4 +269,5 @@ class Loop(ABC):
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.step, self.stopped = state["step"], state.get("stopped")
         self._seconds_before = state.get("seconds", 0.0)
+        self._set_roll_backs(state.get("roll_backs", 0))
         self._load_state(state)

@@ -14,11 +14,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas.bilevel import Batch, BatchResult
 from nas.data import Loader, RetrainData
 from nas.files import replacing
-from nas.finite import check_finite
+from nas.finite import (
+    NonFiniteLossError,
+    NonFiniteSettings,
+    all_finite,
+    check_finite,
+    first_non_finite,
+)
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.network import DropPath
 from nas.optimizers import Updater
+from nas.recalibration import buffers_restored
 from nas.training import checkpoint
 from nas.training.loop import Loop, RunFolder
 from nas.training.run import EpochTime
@@ -80,6 +87,7 @@ class Retrain(Loop):
         recipe: Recipe,
         autocast: Callable[[], AbstractContextManager[object]],
         compile_network: bool = False,
+        non_finite: NonFiniteSettings | None = None,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -89,8 +97,16 @@ class Retrain(Loop):
         recipe: How it is trained.
         autocast: Makes the context of forward passes.
         compile_network: Run through `torch.compile`.
+        non_finite: What happens when numbers leave the finite; None: the run ends.
         """
-        super().__init__(folder, data.train, recipe.epochs, recipe.checkpoint_every_steps)
+        super().__init__(
+            folder,
+            data.train,
+            recipe.epochs,
+            recipe.checkpoint_every_steps,
+            (updater,),
+            non_finite or NonFiniteSettings(),
+        )
         self.network, self.updater, self.data = network, updater, data
         self.recipe, self.autocast = recipe, autocast
         self.drop_path = DropPath(network)
@@ -137,6 +153,12 @@ class Retrain(Loop):
             self.ema.update_parameters(self.network)
         correct = (logits.detach().argmax(1) == batch[1]).sum()
         return BatchResult(loss.detach(), correct, len(batch[1]))
+
+    def _origin(self, batch: Batch, error: NonFiniteLossError) -> str | None:
+        if not all_finite([batch[0]]):
+            return "the images"
+        with buffers_restored(self.network):
+            return first_non_finite(self.network, lambda: self.network(batch[0]))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing

@@ -15,6 +15,7 @@ from nas.collapse import CollapseSettings, CollapseWatch
 from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
 from nas.deriver import derive_argmax
+from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, first_non_finite
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, short_text
 from nas.monitor.memory import memory_metrics
@@ -90,6 +91,7 @@ class Search(Loop):
         schedule: SearchSchedule,
         table: BenchmarkTable | None = None,
         budget: Budget | None = None,
+        non_finite: NonFiniteSettings | None = None,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -100,11 +102,20 @@ class Search(Loop):
         schedule: How long and how often.
         table: Of trained architectures, for the monitor alone.
         budget: What is derived must keep to it; `bilevel` has it, too.
+        non_finite: What happens when numbers leave the finite; None: the run ends.
         """
-        super().__init__(folder, data.train, schedule.epochs, schedule.checkpoint_every_steps)
+        learner = bilevel.learner
+        super().__init__(
+            folder,
+            data.train,
+            schedule.epochs,
+            schedule.checkpoint_every_steps,
+            (learner.weights, learner.logits),
+            non_finite or NonFiniteSettings(),
+        )
         self.space, self.data, self.schedule = space, data, schedule
         self.bilevel, self.source = bilevel, source
-        self.learner, self.supernet = bilevel.learner, source.supernet
+        self.learner, self.supernet = learner, source.supernet
         self.validation = Meter()
         self.validation_accuracy = math.nan
         self.collapse = CollapseWatch(schedule.collapse)
@@ -143,6 +154,19 @@ class Search(Loop):
         self._gradient_norm_sum += sum(result.logits_gradient_norms)
         self._num_logits_steps += len(result.logits_gradient_norms)
         return sum(part.num_images for part in (*result.weights, *result.logits))
+
+    def _origin(self, batch: Batch, error: NonFiniteLossError) -> str | None:
+        model, sample = self.supernet.model, error.sample
+        if not all_finite([batch[0]]):
+            return "the images"
+        if sample is None:
+            return None
+        with buffers_restored(model):
+            place = first_non_finite(model, lambda: self.supernet.forward(batch[0], sample))
+        if place is None:
+            return None
+        decided = self.supernet.decided_at(place.rpartition(" ")[2], sample)
+        return place if decided is None else f"{place}, that is {decided}"
 
     def _figures(self) -> dict[str, float | str]:
         figures: dict[str, float | str] = {
@@ -310,3 +334,4 @@ class Search(Loop):
         if self.budget is not None:
             self.budget.multiplier = state["multiplier"]
         checkpoint.set_rng_state(state["rng"], self.source.generator)
+        self._monitor = None  # it writes to the log of before
