@@ -70,8 +70,11 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
+    is_composed = False
 
     def task(config: DictConfig) -> float:
+        nonlocal is_composed
+        is_composed = True
         try:
             with only_run_in(Path(HydraConfig.get().runtime.output_dir)):
                 return run(*_arguments(program, schema, config))
@@ -104,6 +107,10 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             raise
         where = error.filename or "the folder of the run"
         _fail(f"run_dir: cannot write {where}: {error.strerror}")
+    except Exception as error:  # Hydra raises many kinds for values that it cannot use
+        if wants_traceback or is_composed:
+            raise
+        _fail(_describe(error, program))
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
