@@ -79,5 +79,5 @@ def test_what_memory_is_measured_of_can_be_built(tmp_path: Path, subject: str) -
 def test_memory_is_looked_at_ten_times() -> None:
     found = memory.looks("gdas", 100)
     assert [look["step"] for look in found] == list(range(0, 100, 10))
-    tensors = {look["tensors"] for look in found[memory.SETTLED :]}
-    assert len(tensors) == 1, "memory does not grow"
+    tensors = [look["tensors"] for look in found]
+    assert max(tensors[-3:]) <= max(tensors[memory.SETTLED : 6]), tensors
