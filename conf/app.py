@@ -1,5 +1,6 @@
 """Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
 
+import logging
 import os
 import shutil
 import sys
@@ -17,10 +18,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
+from conf.interrupts import take_interrupts
 from conf.schema import register_schemas
 from nas.errors import UserError
-from nas.files import LOCK, FolderInUseError, only_run_in
+from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
 from nas.training.checkpoint import last_checkpoint, saved_overrides
+from nas.training.loop import FILE_LOGGER
 from nas.training.run import Interrupted
 
 CONF_DIR = Path(__file__).parent.resolve()
@@ -63,31 +67,43 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
 
     Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
     """
+    take_interrupts()
+    logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
     arguments = [for_hydra(argument) for argument in sys.argv[1:]]
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
+    wants_traceback = WANTS_TRACEBACK in os.environ
+    os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
 
     def task(config: DictConfig) -> float:
         try:
             with only_run_in(Path(HydraConfig.get().runtime.output_dir)):
-                return run(*_arguments(program, schema, config))
+                arguments = _arguments(program, schema, config)
+                _save_settings(config)
+                return run(*arguments)
         except UserError as error:
             if wants_traceback:
                 raise
             if not isinstance(error, FolderInUseError):
+                logging.getLogger(FILE_LOGGER).error("%s", error)
                 _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
             _fail(str(error))
         except Interrupted as stopped:
-            folder = HydraConfig.get().runtime.output_dir
-            print(f"{stopped}; go on with: {command} run_dir={folder} resume=true", file=sys.stderr)
+            context = HydraConfig.get()
+            more = ["resume=true", *without_code(context.overrides.task)[1]]
+            go_on = " ".join([command, f"run_dir={context.runtime.output_dir}", *more])
+            logging.getLogger(FILE_LOGGER).info("%s", stopped)
+            print(f"{stopped}; go on with: {go_on}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
+        except Exception:
+            logging.getLogger(FILE_LOGGER).exception("the run ends")
+            raise
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
+        refuse_code(arguments)
         start()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
@@ -104,6 +120,21 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             raise
         where = error.filename or "the folder of the run"
         _fail(f"run_dir: cannot write {where}: {error.strerror}")
+    except Exception as error:
+        if wants_traceback:
+            raise
+        _fail(explain(error))
+
+
+def _save_settings(config: DictConfig) -> None:
+    """Writes what Hydra would write, which a second run in the folder must not overwrite."""
+    folder, context = Path(HydraConfig.get().runtime.output_dir) / ".hydra", HydraConfig.get()
+    for name, content in {
+        "config": config,
+        "hydra": OmegaConf.create({"hydra": context}),
+        "overrides": context.overrides.task,
+    }.items():
+        replace_text(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
@@ -160,8 +191,19 @@ def _saved_overrides(arguments: list[str], program: str) -> list[str]:
     if given.get("resume", "").lower() != "true" or {"-m", "--multirun"} & given.keys():
         return []
     run_dir = given.get("run_dir") or _newest(Path("runs", program))
-    overrides = saved_overrides(last_checkpoint(Path(run_dir))) if run_dir else []
-    return [override for override in overrides if override.partition("=")[0] not in given]
+    path = last_checkpoint(Path(run_dir)) if run_dir else None
+    overrides = [
+        override
+        for override in (saved_overrides(path) if path else [])
+        if override.partition("=")[0] not in given
+    ]
+    kept, refused = without_code(overrides)
+    if refused:
+        _fail(
+            f"{path} asks for {', '.join(refused)}, with which it could run any code: give that on "
+            "the command line if you trust it"
+        )
+    return kept
 
 
 def _newest(parent: Path) -> Path | None:
@@ -187,7 +229,8 @@ def _describe(error: Exception, program: str) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
-    reason = str(cause).splitlines()[0]
+    lines = str(cause).splitlines()
+    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     if key and "not in" in reason:
         keys = _known_keys(program)
         return (
