@@ -1,218 +1,140 @@
-"""Kills runs at random moments and looks at what is lost: `python -m benchmarks.faults`.
+"""Faults, counted: `python -m benchmarks.faults --kills 100` (Linux, some minutes on one core).
 
-A tiny search and a tiny retraining, with a checkpoint after every step, are killed (SIGKILL) at
-random moments, every other time as soon as the next file is being written, some of them again after
-they were resumed, and then run to their end by the same command. Lost is what differs from the run
-that nobody disturbed: a bit of the final state, a line of metrics, a scalar in TensorBoard, a
-character of the result, or a file that was left over.
-
-Runs are forked from a process that has all imports behind it.
+Short searches and retrainings are killed, stopped, starved of disk and damaged at random moments,
+and then go on. Lost is what does not end as the run that nothing has happened to, to the bit, or
+what showed a user a traceback. Exits with 1 if anything was lost.
 """
 
 import argparse
-import json
-import logging
-import math
-import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from PIL import Image
 
-import retrain
-import search
-from benchmarks.measure import print_table, save
-from nas.training.checkpoint import last_checkpoint
+from benchmarks import injection, trials
+from benchmarks.trials import LostError, Subject, Trial
 
-_TINY = ("epochs=3", "batch_size=32", "data.limit=256", "threads=1", "checkpoint_every_steps=1")
-PROGRAMS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
-    "search": (search.main, ("space.channels=4", "space.cells_per_stage=1", *_TINY)),
+SIZES = ("batch_size=32", "data.limit=256", "epochs=3", "checkpoint_every_steps=1", "threads=1")
+SETTINGS = {
+    "search": (*SIZES, "space.channels=4", "space.cells_per_stage=1"),
     "retrain": (
-        retrain.main,
-        (
-            "genotype=nasbench201_resnet",
-            "network.channels=4",
-            "network.cells_per_stage=1",
-            "drop_path=0.2",
-            "ema_decay=0.9",
-            *_TINY,
-        ),
+        *("genotype=nasbench201_resnet", *SIZES, "network.channels=4"),
+        *("network.cells_per_stage=1", "drop_path=0.2", "ema_decay=0.9"),
     ),
 }
-RESULTS = {"search": "genotype.json", "retrain": "model.safetensors"}
-KILLED_AGAIN = 0.3
-"""Share of the resumed runs that are killed, too."""
-
-AIMED = 0.5
-"""Share of the kills that wait for a file that is being written."""
-
-LONGEST_DELAY_S = 0.003
-"""Of an aimed kill, from when the file shows."""
 
 
-def main() -> None:
-    """Entry point."""
-    options = _options()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that a run went on is no news here
-    pick, rows = random.Random(options.seed), []
-    for program in options.program:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(kill_many(program, options.kills, pick, Path(folder)))
-    print_table(rows)
-    if options.output:
-        settings = {"kills": options.kills, "seed": options.seed}
-        save(options.output, torch.device("cpu"), settings, rows)
-    sys.exit(any(row["lost"] for row in rows))
+KILLS: dict[str, tuple[Trial, float]] = {
+    "SIGKILL at a random moment": (trials.killed_at_a_moment, 0.4),
+    "SIGKILL between two file operations": (trials.killed_between_file_operations, 0.3),
+    "killed in a write, at a random byte": (trials.killed_in_a_write, 0.3),
+}
+"""With the share of the kills that each has."""
+
+OTHERS: dict[str, Trial] = {
+    "SIGTERM": trials.stopped(signal.SIGTERM),
+    "Ctrl-C (SIGINT)": trials.stopped(signal.SIGINT),
+    "disk full from a file operation on": trials.failing_from_a_file_operation(injection.NO_SPACE),
+    "disk full within a write": trials.failing_in_a_write,
+    "folder read-only from a file operation on": trials.failing_from_a_file_operation(
+        injection.READ_ONLY
+    ),
+    "checkpoint truncated, flipped, foreign": trials.damaged,
+    "loss NaN at a random step": trials.not_finite,
+    "clock wrong by days, and killed": trials.a_jumping_clock,
+    "second run in the folder": trials.two_runs,
+    "checkpoint of a later format": trials.of_the_future,
+}
+STREAMED: dict[str, Trial] = {
+    "loader worker dies": trials.a_dead_worker,
+    "image broken in an epoch": trials.a_broken_image,
+}
 
 
-def kill_many(program: str, kills: int, pick: random.Random, folder: Path) -> dict[str, Any]:
-    """Kills runs until there have been so many kills; returns a row of the table."""
-    whole, killed = folder / "whole", folder / "killed"
-    start = time.monotonic()
-    if wait(start_run(program, whole)) != 0:
-        raise SystemExit(f"error: the undisturbed {program} failed")
-    duration = time.monotonic() - start
-    done = num_runs = lost = in_a_write = 0
-    while done < kills:
-        shutil.rmtree(killed, ignore_errors=True)
-        num_runs += 1
-        while True:
-            wants_kill = not killed.exists() or pick.random() < KILLED_AGAIN
-            child = start_run(program, killed)
-            if wants_kill and done < kills:
-                aim = killed if pick.random() < AIMED else None
-                delay = pick.uniform(0, LONGEST_DELAY_S)
-                code = wait(child, pick.uniform(0, duration), aim, delay)
-            else:
-                code = wait(child)
-            if code == 0:
-                break
-            if code != -signal.SIGKILL:
-                raise SystemExit(f"error: a resumed {program} ended with {code}; see {killed}")
-            done += 1
-            in_a_write += any(killed.rglob(".*.tmp*"))
-        differences = compare(whole, killed, RESULTS[program])
-        lost += bool(differences)
-        for difference in differences:
-            print(f"{program}: {difference}", flush=True)
-        print(f"{program}: {done} of {kills} kills, {lost} of {num_runs} runs lost", flush=True)
-    return {
-        "program": program,
-        "kills": done,
-        "in the write of a file": in_a_write,
-        "runs": num_runs,
-        "lost": lost,
-    }
+@dataclass
+class Row:
+    """What came of one kind of fault."""
+
+    fault: str
+    program: str
+    injected: int = 0
+    runs: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        return (
+            f"| {self.fault} | {self.program} | {self.injected} | {self.runs} | {len(self.lost)} |"
+        )
 
 
-def start_run(program: str, folder: Path) -> int:
-    """Forks a run; returns the number of its process."""
-    run, settings = PROGRAMS[program]
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        sys.argv = [f"{program}.py", *settings, f"run_dir={folder}"]
-        code = 0
+def repeat(subject: Subject, name: str, trial: Trial, times: int, pick: random.Random) -> Row:
+    """Trials until so many faults have been injected; some miss a run that has just ended."""
+    row, folder = Row(name, subject.program), subject.scratch / "trial"
+    while row.injected < times and row.runs < 3 * times + 3:
+        row.runs += 1
         try:
-            run()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        except BaseException:
-            code = 70
-        os._exit(code)
-    return child
+            row.injected += trial(subject, pick, folder)
+        except LostError as error:
+            row.injected += 1
+            row.lost.append(str(error))
+            print(f"lost: {name}, {subject.program}: {error}", file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(row.text(), flush=True)
+    return row
 
 
-def wait(
-    child: int, limit_s: float = math.inf, aim: Path | None = None, delay_s: float = 0.0
-) -> int:
-    """Waits for the end of a run, or kills it after `limit_s`; returns its exit code.
-
-    With `aim`, the folder of the run, it is killed `delay_s` after a file is being written there.
-    """
-    end = time.monotonic() + limit_s
-    while True:
-        is_late = time.monotonic() >= end
-        if is_late and aim is not None and any(aim.rglob(".*.tmp*")):
-            time.sleep(delay_s)
-            aim = None
-        if is_late and aim is None:
-            os.kill(child, signal.SIGKILL)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        pid, status = os.waitpid(child, 0 if limit_s == math.inf else os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if not is_late:
-            time.sleep(0.001)
+def image_overrides(folder: Path, program: str) -> Sequence[str]:
+    """A folder of small images, streamed by a worker."""
+    colours = np.random.default_rng(0)
+    for split, label in ((s, c) for s in ("train", "test") for c in ("ant", "bee")):
+        (folder / split / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = colours.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+    data = ("data=image_folder", f"data.path={folder}", "data.image_size=8", "data.storage=stream")
+    statistics = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.3,0.3,0.3]", "data.num_workers=1")
+    settings = [s for s in SETTINGS[program] if not s.startswith(("batch_size", "data.limit"))]
+    return (*settings, *data, *statistics, "batch_size=8")
 
 
-def compare(whole: Path, other: Path, result: str) -> list[str]:
-    """What differs between two finished runs, in words; nothing is as it should be."""
-    found = []
-    if (whole / result).read_bytes() != (other / result).read_bytes():
-        found.append(f"{result} differs")
-    if not same(_state(whole), _state(other)):
-        found.append("the final states differ")
-    if _metrics(whole) != _metrics(other):
-        found.append("metrics.jsonl differs")
-    if _scalars(whole) != _scalars(other):
-        found.append("the scalars in TensorBoard differ")
-    found += [f"{path.name} was left over" for path in other.rglob(".*.tmp*")]
-    return found
-
-
-def same(a: object, b: object) -> bool:
-    """Whether two checkpoints, or parts of them, agree to the bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b or (a != a and b != b)  # NaN is NaN
-
-
-def _state(run: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(last_checkpoint(run), weights_only=True)
-    return {k: v for k, v in state.items() if k not in ("settings", "overrides", "seconds")}
-
-
-def _metrics(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not _is_of_the_clock(k)} for line in lines]
-
-
-def _scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not _is_of_the_clock(tag)]
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
-
-
-def _is_of_the_clock(name: str) -> bool:
-    return name.startswith(("speed/", "memory/"))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    add = partial(parser.add_argument, metavar="")
-    parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    add("--kills", type=int, default=100, help="of each program (default 100)")
-    add("--seed", type=int, default=0, help="of the moments")
-    add("--output", type=Path, help="results file, JSON")
-    return parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100, help="of each program, in all")
+    parser.add_argument("--others", type=int, default=10, help="times each other fault")
+    parser.add_argument("--programs", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--only", default="", help="faults with this in their name")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    pick, rows = random.Random(options.seed), []
+    in_memory = {name: (trial, round(options.kills * s)) for name, (trial, s) in KILLS.items()}
+    in_memory |= {name: (trial, options.others) for name, trial in OTHERS.items()}
+    streamed = {name: (trial, options.others) for name, trial in STREAMED.items()}
+    print("| fault | program | injected | runs | lost |\n| --- | --- | --- | --- | --- |")
+    for program in options.programs:
+        for faults in (in_memory, streamed):
+            chosen = {name: fault for name, fault in faults.items() if options.only in name}
+            if not chosen:
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                settings: Sequence[str] = SETTINGS[program]
+                if faults is streamed:
+                    settings = image_overrides(Path(scratch) / "images", program)
+                subject = Subject(program, settings, Path(scratch))
+                subject.measure()
+                rows += [repeat(subject, name, *fault, pick) for name, fault in chosen.items()]
+    injected, lost = sum(row.injected for row in rows), sum(len(row.lost) for row in rows)
+    print(f"\n{injected} faults, {lost} lost")
+    raise SystemExit(int(lost > 0))
 
 
 if __name__ == "__main__":

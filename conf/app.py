@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,11 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
+from conf.interrupts import take_interrupts
 from conf.schema import register_schemas
 from nas.errors import UserError
-from nas.files import LOCK, FolderInUseError, only_run_in
+from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
 from nas.sweep import SUMMARY, Result
 from nas.training.checkpoint import last_checkpoint, saved_overrides
+from nas.training.loop import FILE_LOGGER
 from nas.training.run import Interrupted
 
 CONF_DIR = Path(__file__).parent.resolve()
@@ -76,44 +78,49 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
 
     Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
     """
+    take_interrupts()
+    logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
     arguments = [for_hydra(argument) for argument in sys.argv[1:]]
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
-    is_composed = False
-    # On a full disk the line that the run ends with says enough.
-    logging.raiseExceptions = False
-    threading.excepthook = _note_failed_thread
+    wants_traceback = WANTS_TRACEBACK in os.environ
+    os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
 
     def task(config: DictConfig) -> float:
-        nonlocal is_composed
-        is_composed = True
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             with only_run_in(folder):
                 typed, launched = _arguments(program, schema, config)
                 value = launched.finished()
-                if value is None:
-                    return run(typed, launched)
-                print(f"finished before: {folder}", file=sys.stderr)
-                return value
+                if value is not None:
+                    print(f"finished before: {folder}", file=sys.stderr)
+                    return value
+                _save_settings(config)
+                return run(typed, launched)
         except UserError as error:
             if wants_traceback:
                 raise
             if not isinstance(error, FolderInUseError):
+                logging.getLogger(FILE_LOGGER).error("%s", error)
                 _remove_if_unused(folder)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise UserError(f"{folder}: {error}") from None  # the other runs come first
             _fail(str(error))
         except Interrupted as stopped:
-            print(f"{stopped}; go on with: {command} run_dir={folder} resume=true", file=sys.stderr)
+            more = ["resume=true", *without_code(HydraConfig.get().overrides.task)[1]]
+            go_on = " ".join([command, f"run_dir={folder}", *more])
+            logging.getLogger(FILE_LOGGER).info("%s", stopped)
+            print(f"{stopped}; go on with: {go_on}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
+        except Exception:
+            logging.getLogger(FILE_LOGGER).exception("the run ends")
+            raise
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
+        refuse_code(arguments)
         start()
     except UserError as error:  # of a run in a sweep, after all others have ended
         _fail(str(error))
@@ -132,10 +139,21 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             raise
         where = error.filename or "the folder of the run"
         _fail(f"run_dir: cannot write {where}: {error.strerror}")
-    except Exception as error:  # Hydra raises many kinds for values that it cannot use
-        if wants_traceback or is_composed:
+    except Exception as error:
+        if wants_traceback:
             raise
-        _fail(_describe(error, program))
+        _fail(explain(error))
+
+
+def _save_settings(config: DictConfig) -> None:
+    """Writes what Hydra would write, which a second run in the folder must not overwrite."""
+    folder, context = Path(HydraConfig.get().runtime.output_dir) / ".hydra", HydraConfig.get()
+    for name, content in {
+        "config": config,
+        "hydra": OmegaConf.create({"hydra": context}),
+        "overrides": context.overrides.task,
+    }.items():
+        replace_text(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
@@ -193,8 +211,19 @@ def _saved_overrides(arguments: list[str], program: str) -> list[str]:
     if given.get("resume", "").lower() != "true" or {"-m", "--multirun"} & given.keys():
         return []
     run_dir = given.get("run_dir") or _newest(Path("runs", program))
-    overrides = saved_overrides(last_checkpoint(Path(run_dir))) if run_dir else []
-    return [override for override in overrides if override.partition("=")[0] not in given]
+    path = last_checkpoint(Path(run_dir)) if run_dir else None
+    overrides = [
+        override
+        for override in (saved_overrides(path) if path else [])
+        if override.partition("=")[0] not in given
+    ]
+    kept, refused = without_code(overrides)
+    if refused:
+        _fail(
+            f"{path} asks for {', '.join(refused)}, with which it could run any code: give that on "
+            "the command line if you trust it"
+        )
+    return kept
 
 
 def _newest(parent: Path) -> Path | None:
@@ -220,7 +249,8 @@ def _describe(error: Exception, program: str) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
-    reason = str(cause).splitlines()[0]
+    lines = str(cause).splitlines()
+    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     if key and "not in" in reason:
         keys = _known_keys(program)
         return (
@@ -255,12 +285,6 @@ def _remove_if_unused(run_dir: Path) -> None:
     entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
     if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
         shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    """A thread that cannot write (TensorBoard's) is reported by whoever writes next."""
-    if not isinstance(failed.exc_value, OSError):
-        threading.__excepthook__(failed)
 
 
 def _fail(message: str) -> NoReturn:

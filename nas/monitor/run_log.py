@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Any, Self, TextIO
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams as torch_hparams
+from torch.utils.tensorboard import summary as summaries
 
 from nas.errors import UserError
 from nas.files import replace_text
+from nas.monitor.event_file import EventFile
 from nas.monitor.metrics import check_metric
 
 EVENTS_FOLDER = "tensorboard"
 METRICS_FILE = "metrics.jsonl"
-_FLUSH_S = 10
-_hparams_summaries: Callable[..., tuple[object, object, object]] = torch_hparams
+# Torch gives these no types.
+_scalar: Callable[..., object] = summaries.scalar
+_image: Callable[..., object] = summaries.image
+_text: Callable[..., object] = summaries.text
+_custom_scalars: Callable[..., object] = summaries.custom_scalars
+_hparams: Callable[..., tuple[object, object, object]] = summaries.hparams
 
 
 class RunLog:
@@ -29,9 +34,9 @@ class RunLog:
 
     A context manager. Step n means: after n updates of the weights.
 
-    A resumed run shows every step once: lines of `metrics.jsonl` after `resume_step` are removed,
-    and TensorBoard is told to forget the events after it. Call `flush` before a checkpoint is
-    saved, so that what the checkpoint has behind it is on disk.
+    A resumed run shows every step once: lines of `metrics.jsonl` and events after `resume_step` are
+    removed. Call `flush` before a checkpoint is saved, so that what the checkpoint has behind it is
+    on disk.
 
     Args:
         run_dir: Folder of the run; made if it is not there.
@@ -49,17 +54,11 @@ class RunLog:
         self._metrics_path = run_dir / METRICS_FILE
         self._logged: set[str] = set()
         self._session_end: object = None
-        self._last_step = -1 if resume_step is None else resume_step
         with _writing(self._metrics_path):
             run_dir.mkdir(parents=True, exist_ok=True)
             self._metrics_file = self._open_metrics(resume_step)
         with _writing(self._events_path):
-            # Torch gives its writer no types.
-            self._writer: Any = SummaryWriter(
-                str(self._events_path),
-                purge_step=self._last_step + 1,
-                flush_secs=_FLUSH_S,
-            )
+            self._events = EventFile(self._events_path, -1 if resume_step is None else resume_step)
 
     def scalars(self, step: int, values: Mapping[str, float], epoch: int | None = None) -> None:
         """Writes the metrics of one moment: one line of `metrics.jsonl`, one event a metric.
@@ -85,9 +84,9 @@ class RunLog:
             self._metrics_file.flush()
         with _writing(self._events_path):
             for name, number in numbers.items():
-                self._writer.add_scalar(name, number, step)
+                self._events.write(_scalar(name, number), step)
+            self._events.flush()
         self._logged.update(numbers)
-        self._last_step = max(self._last_step, step)
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         """Writes a figure as a picture, and clears the figure."""
@@ -96,12 +95,12 @@ class RunLog:
         pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
         figure.clear()
         with _writing(self._events_path):
-            self._writer.add_image(tag, pixels, step, dataformats="HWC")
+            self._events.write(_image(tag, pixels, dataformats="HWC"), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Writes a text, which TensorBoard reads as Markdown."""
         with _writing(self._events_path):
-            self._writer.add_text(tag, text, step)
+            self._events.write(_text(tag, text), step)
 
     def hparams(
         self, settings: Mapping[str, str | float | int | bool], metrics: Iterable[str]
@@ -124,9 +123,7 @@ class RunLog:
             name: str(value).lower() if isinstance(value, bool) else value
             for name, value in settings.items()
         }
-        experiment, session, self._session_end = _hparams_summaries(
-            shown, dict.fromkeys(names, 0.0)
-        )
+        experiment, session, self._session_end = _hparams(shown, dict.fromkeys(names, 0.0))
         self._add_summaries(experiment, session)
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
@@ -141,23 +138,27 @@ class RunLog:
             for category, titles in charts.items()
         }
         with _writing(self._events_path):
-            self._writer.add_custom_scalars(multiline)
+            self._events.write(_custom_scalars(multiline), 0)
 
     def flush(self) -> None:
         """Waits until everything that was logged is in the files."""
+        with _writing(self._metrics_path):
+            os.fsync(self._metrics_file.fileno())
         with _writing(self._events_path):
-            self._writer.flush()
+            self._events.sync()
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
         if self._metrics_file.closed:
             return
-        with _writing(self._metrics_path):
-            self._metrics_file.close()
-        if self._session_end is not None:
-            self._add_summaries(self._session_end)
-        with _writing(self._events_path):
-            self._writer.close()
+        try:
+            with _writing(self._metrics_path):
+                self._metrics_file.close()
+            if self._session_end is not None:
+                self._add_summaries(self._session_end)
+        finally:
+            with _writing(self._events_path):
+                self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -190,8 +191,8 @@ class RunLog:
     def _add_summaries(self, *summaries: object) -> None:
         with _writing(self._events_path):
             for summary in summaries:
-                # Step 0 is before every resume step: what describes the run is never purged.
-                self._writer._get_file_writer().add_summary(summary, 0)
+                # Step 0 is before every resume step: what describes the run always stays.
+                self._events.write(summary, 0)
 
 
 def _lines_until(path: Path, last_step: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nas.errors import UserError
-from nas.files import replacing
+from nas.files import replacing, temporary_of
 
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"
@@ -68,13 +68,32 @@ def _keep_as_previous(path: Path) -> None:
     if not path.exists():  # it is that of a run that was deleted to start again
         previous.unlink(missing_ok=True)
         return
-    spare = path.with_name(f".{PREVIOUS}.{os.getpid()}.tmp")
+    _duplicate(path, previous)
+
+
+def put_back(path: Path) -> None:
+    """Puts the previous checkpoint in the place of a damaged last one.
+
+    Otherwise the next save would keep the damaged one as the previous.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        _duplicate(path.with_name(PREVIOUS), path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`, at once."""
+    spare = temporary_of(target)
     try:
         try:
-            os.link(path, spare)
+            os.link(source, spare)
         except OSError:  # a file system without hard links
-            shutil.copyfile(path, spare)
-        os.replace(spare, previous)
+            shutil.copyfile(source, spare)
+        os.replace(spare, target)
     finally:
         with suppress(OSError):
             spare.unlink(missing_ok=True)
@@ -109,7 +128,8 @@ def load_checkpoint(path: Path, kind: str) -> State:
 
     Raises:
         DamagedCheckpointError: it is not a whole checkpoint.
-        UserError: no such file, of another kind or of another format version.
+        UserError: no such file, one that may not be read, of another kind or of another format
+            version.
     """
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: nothing to resume")
@@ -119,6 +139,9 @@ def load_checkpoint(path: Path, kind: str) -> State:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("bad checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError) as error:  # not the fault of the file
+        reason = getattr(error, "strerror", None) or "not enough memory"
+        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
     except Exception as error:  # torch raises many kinds for damaged and for malicious files
         _log.debug("cannot load %s", path, exc_info=True)
         raise DamagedCheckpointError(path, type(error).__name__) from None

@@ -247,10 +247,12 @@ class Loop(ABC):
         Raises:
             UserError: there is none, both are damaged, or the settings differ.
         """
-        self.load_from(self.folder.path)
+        last = checkpoint.last_checkpoint(self.folder.path)
+        if self.load_from(self.folder.path) != last:
+            checkpoint.put_back(last)
 
-    def load_from(self, folder: Path) -> None:
-        """Takes the state of the run in `folder`.
+    def load_from(self, folder: Path) -> Path:
+        """Takes the state of the run in `folder`; returns the checkpoint that had it.
 
         Raises:
             UserError: as for `load`.
@@ -264,6 +266,7 @@ class Loop(ABC):
             set(self.folder.overrides) - set(state["overrides"]),
         )
         checkpoint.restore("contents", path, lambda: self._load(state))
+        return path
 
     def _load(self, state: checkpoint.State) -> None:
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]

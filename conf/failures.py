@@ -1,0 +1,110 @@
+"""One line for whatever ends a program, and no code out of files."""
+
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from hydra._internal import hydra as hydra_internal
+from hydra._internal import logging_config
+from hydra._internal.callbacks import Callbacks
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+WANTS_TRACEBACK = "HYDRA_FULL_ERROR"
+NAMES_OF_CODE = ("hydra", "-", "space.model", "network.model", "benchmark.nasbench201")
+"""What could be imported or unpickled: a user may type it, a file must not bring it."""
+
+
+def explain(error: Exception) -> str:
+    """One line on an error that no part of the program has foreseen as a user's mistake."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return f"a configuration file cannot be read: {lines[0]}"
+    if lines[0].startswith("DataLoader worker"):
+        return (
+            f"a worker that loads images has died ({lines[0]}): where memory was short, lower "
+            "data.num_workers or batch_size; the last checkpoint is whole, go on with resume=true"
+        )
+    if "in DataLoader worker process" in lines[0]:
+        return f"a worker that loads images has failed: {lines[-1].strip()}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in lines[0]:
+        return f"not enough memory ({lines[0]}): lower batch_size"
+    return (
+        f"unexpected {type(error).__name__}{_place(error)}: {lines[0]} "
+        f"({WANTS_TRACEBACK}=1 shows the traceback)"
+    )
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" in {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+
+
+def refuse_code(arguments: Iterable[str]) -> None:
+    """Closes the ways on which Hydra runs what a file names.
+
+    Raises:
+        HydraException: the command line asks for a pickle to be loaded.
+    """
+    for argument in arguments:
+        option = argument.partition("=")[0]  # argparse takes a beginning for the whole
+        if len(option) > 3 and "--experimental-rerun".startswith(option):
+            raise HydraException(f"{option}: loads a pickle, which could run any code")
+    if not hasattr(logging_config.configure_logging, "__wrapped__"):
+        checked = _checked(logging_config.configure_logging)
+        setattr(logging_config, "configure_logging", checked)  # noqa: B010
+    setattr(hydra_internal, "Callbacks", _NoCallbacks)  # noqa: B010 - it exports nothing by name
+
+
+def without_code(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The overrides that a file may bring, and those that could make a program run code."""
+    kept: list[str] = []
+    refused: list[str] = []
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        is_table = name == "benchmark.nasbench201" and value.endswith(".csv")
+        is_code = name.startswith(NAMES_OF_CODE) and not is_table
+        # Within braces there could be any of them.
+        hides = "{" in value and not name.startswith(("space.arguments", "network.arguments"))
+        (refused if is_code or hides else kept).append(override)
+    return kept, refused
+
+
+class _NoCallbacks(Callbacks):
+    """Hydra makes its callbacks of whatever `_target_` a configuration file names."""
+
+    def __init__(self, config: DictConfig | None = None) -> None:
+        if config is not None and OmegaConf.select(config, "hydra.callbacks"):
+            raise HydraException("hydra.callbacks: settings cannot name code to run")
+        super().__init__()
+
+
+def _checked(configure: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """The configuration of logs names classes and functions too."""
+
+    @wraps(configure)
+    def checked(config: dict[str, Any]) -> None:
+        for name in _factories(config):
+            if not name.startswith(("logging.", "colorlog.")):
+                raise HydraException(f"hydra.job_logging: settings cannot name code to run: {name}")
+        configure(config)
+
+    return checked
+
+
+def _factories(node: object) -> Iterable[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("()", "class"):
+                yield str(value)
+            yield from _factories(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _factories(value)
