@@ -1,11 +1,12 @@
 """Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
 
 import logging
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -26,9 +27,11 @@ from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
 from nas.sweep import SUMMARY, Result
 from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.loop import FILE_LOGGER
-from nas.training.run import Interrupted
+from nas.training.run import Interrupted, flat_settings
 
 CONF_DIR = Path(__file__).parent.resolve()
+LARGEST = 2**31 - 1
+"""No setting has a use for larger integers, and some are handed to code that cannot hold them."""
 
 Config = TypeVar("Config")
 
@@ -162,17 +165,11 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
     Raises:
         UserError: a value is out of range or missing.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
     try:
-        typed = OmegaConf.to_object(config)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+        typed = checked(schema, config)
     except AttributeError:  # what +key=value adds has no place in the schema
         added = [o for o in HydraConfig.get().overrides.task if o.startswith("+")]
         raise UserError(f"settings cannot be added: {', '.join(added)}") from None
-    assert isinstance(typed, schema)
     context = HydraConfig.get()
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
@@ -185,6 +182,33 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
         is_in_sweep=context.mode == RunMode.MULTIRUN,
     )
     return typed, launch_
+
+
+def checked(schema: type[Config], config: DictConfig) -> Config:
+    """The settings as an instance of `schema`.
+
+    Raises:
+        UserError: a value is out of range or missing.
+        OmegaConfBaseException: one is of the wrong type, or refers to what is not there.
+        AttributeError: there is a setting that the schema does not have.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
+    for key, value in flat_settings(OmegaConf.to_container(config, resolve=True)).items():  # type: ignore[arg-type]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value}: must be a finite number")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise UserError(f"{key} is {value}: must be at most {LARGEST}")
+    for group in (field.name for field in fields(schema) if field.type is Any):  # type: ignore[arg-type]
+        if not is_dataclass(OmegaConf.get_type(config, group)):
+            raise UserError(f"{group} is {config[group]!r}: must be one of the group {group}")
+    try:
+        typed = OmegaConf.to_object(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    assert isinstance(typed, schema)
+    return typed
 
 
 def for_hydra(argument: str) -> str:
@@ -246,10 +270,12 @@ def _describe(error: Exception, program: str) -> str:
             listed = ", ".join(sorted(options))
             return f"unknown {group} '{option}': allowed are {listed}{_hint(option, options)}"
     cause: BaseException = error
-    while cause.__cause__ is not None:
+    seen = {id(cause)}  # OmegaConf raises errors that are caused by each other
+    while cause.__cause__ is not None and id(cause.__cause__) not in seen:
         cause = cause.__cause__
+        seen.add(id(cause))
     key = getattr(cause, "full_key", None)
-    lines = str(cause).splitlines()
+    lines = str(cause).splitlines() or [type(cause).__name__]
     reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     if key and "not in" in reason:
         keys = _known_keys(program)

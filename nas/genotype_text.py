@@ -95,27 +95,27 @@ def parse_darts(text: str) -> Genotype:
     """Reads a DARTS `Genotype(...)` text; an empty reduction cell means the space `gdas_frc`.
 
     Raises:
-        UserError: not such a text (with line and column of a syntax error), or a cell that the
-            space does not hold (two edges from one input, a node without two inputs).
+        UserError: not such a text, or a cell that the space does not hold (two edges from one
+            input, a node without two inputs); with the column of what does not fit.
     """
-    fields = _literal_call(text)
+    fields = _call_fields(text)
     choices: dict[str, str] = {}
     for cell in (darts.NORMAL, darts.REDUCE):
         # Some releases write None for the reduction cell that is fixed.
-        if cell == darts.NORMAL or fields[cell] not in ([], (), None):
+        if cell == darts.NORMAL or _literal(fields[cell]) not in ([], (), None):
             choices |= _darts_cell(cell, fields[cell], fields[f"{cell}_concat"])
+        _literal(fields[f"{cell}_concat"])
     frc = not any(name.startswith(darts.REDUCE) for name in choices)
     return Genotype("gdas_frc" if frc else "darts", darts.OPERATIONS, choices)
 
 
-def _literal_call(text: str) -> dict[str, object]:
-    """The keyword arguments of `Genotype(...)`, as literals; nothing is evaluated."""
+def _call_fields(text: str) -> dict[str, ast.expr]:
+    """The keyword arguments of `Genotype(...)`; nothing is evaluated."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = getattr(error, "offset", None)
-        at = f", column {where}" if where else ""
-        raise UserError(f"genotype text{at}: not a Genotype(...) text") from None
+        raise UserError(f"genotype text, column {where or 1}: not a Genotype(...) text") from None
     names = [keyword.arg for keyword in call.keywords] if isinstance(call, ast.Call) else []
     if (
         not isinstance(call, ast.Call)
@@ -124,8 +124,8 @@ def _literal_call(text: str) -> dict[str, object]:
         or call.args
         or sorted(map(str, names)) != sorted(_DARTS_FIELDS)
     ):
-        raise UserError(f"genotype text: expected Genotype({', '.join(_DARTS_FIELDS)})")
-    return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+        raise UserError(f"genotype text, column 1: expected Genotype({', '.join(_DARTS_FIELDS)})")
+    return {str(keyword.arg): keyword.value for keyword in call.keywords}
 
 
 def _literal(node: ast.expr) -> object:
@@ -137,35 +137,42 @@ def _literal(node: ast.expr) -> object:
                 return list(range(*bounds))
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError):
-        raise UserError(f"genotype text, column {node.col_offset + 1}: not a literal") from None
+        raise _misfit(node, "not a literal") from None
 
 
-def _darts_cell(cell: str, pairs: object, concat: object) -> dict[str, str]:
+def _misfit(node: ast.expr, what: str) -> UserError:
+    """An error with the place of `node`."""
+    line = f"line {node.lineno}, " if node.lineno > 1 else ""
+    return UserError(f"genotype text, {line}column {node.col_offset + 1}: {what}")
+
+
+def _darts_cell(cell: str, pairs_node: ast.expr, concat_node: ast.expr) -> dict[str, str]:
+    pairs, concat = _literal(pairs_node), _literal(concat_node)
     if (
         not isinstance(pairs, list | tuple)
         or not all(map(_is_pair, pairs))
         or not pairs
         or len(pairs) % 2
     ):
-        raise UserError(
-            f"genotype text: {cell} must be an even number of ('operation', input) pairs"
-        )
+        raise _misfit(pairs_node, f"{cell} must be an even number of ('operation', input) pairs")
     nodes = len(pairs) // darts.INPUTS_KEPT
     expected = list(range(darts.INPUTS, darts.INPUTS + nodes))
     if not isinstance(concat, list | tuple) or list(concat) != expected:
-        raise UserError(
-            f"genotype text: {cell}_concat must be all nodes, {expected}, got {concat!r}"
-        )
+        found = repr(concat)[:80]
+        raise _misfit(concat_node, f"{cell}_concat must be all nodes, {expected}, got {found}")
     choices: dict[str, str] = {}
+    assert isinstance(pairs_node, ast.List | ast.Tuple)
     for position, (operation, source) in enumerate(pairs):
+        node = pairs_node.elts[position]
         target = darts.INPUTS + position // darts.INPUTS_KEPT
         name = Edge(cell, target, source).name
         if operation not in darts.OPERATIONS:
-            raise UserError(f"genotype text, {cell}: {_unknown(operation)}")
+            raise _misfit(node, f"{cell}: {_unknown(operation)}")
         if not 0 <= source < target or name in choices:
-            raise UserError(
-                f"genotype text: node {target} of {cell} must keep two different inputs from "
-                f"0 to {target - 1}, got input {source}"
+            raise _misfit(
+                node,
+                f"node {target} of {cell} must keep two different inputs from 0 to {target - 1}, "
+                f"got input {source}",
             )
         choices[name] = operation
     return choices

@@ -271,10 +271,41 @@ def test_syntax_error_names_the_column() -> None:
     assert "column 17" in refusal("Genotype(normal=], normal_concat=[2])")
 
 
+@given(
+    darts_genotypes(),
+    st.integers(0, 400),
+    st.integers(0, 3),
+    st.text("()[]'\", =0123456rangesepconvskip_x\n{}*#\\", max_size=3),
+)
+@settings(deadline=None, derandomize=True, max_examples=300)
+def test_mutated_darts_text_is_refused_with_a_position_or_reads_as_what_it_says(
+    genotype: Genotype, at: int, removed: int, added: str
+) -> None:
+    whole = genotype_text(genotype)
+    at = at % (len(whole) + 1)
+    text = whole[:at] + added + whole[at + removed :]
+    try:
+        found = parse_darts(text)
+    except UserError as error:
+        place = re.search(r"genotype text, (line \d+, )?column (\d+)", str(error))
+        assert place is not None and 1 <= int(place[2]) <= len(text) + 1
+        assert "\n" not in str(error)
+    else:
+        assert parse_darts(genotype_text(found)) == found
+
+
+def test_what_does_not_fit_a_cell_is_at_its_column() -> None:
+    wrong = "[('sep_conv_3x3', 0), ('skip_conect', 1)]"
+    message = refusal(normal(wrong))
+    assert f"column {normal(wrong).index('skip_conect') - 1}: " in message
+    message = refusal(normal(PAIRS, "range(2, 5)"))
+    assert f"column {normal(PAIRS, 'range(2, 5)').index('range') + 1}: normal_concat" in message
+
+
 def refusal(text: str) -> str:
-    """The message that a DARTS text is refused with: one line."""
+    """The message that a DARTS text is refused with: one line with the place."""
     with pytest.raises(UserError) as caught:
         parse_darts(text)
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message and "column " in message
     return message

@@ -99,7 +99,7 @@ def list_classes(folder: Path) -> ImageFiles:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = _image_files(str(folder / name))
+        images = _image_files(str(folder / name), (os.path.realpath(folder),))
         if not images:
             raise UserError(
                 f"data.path: the class folder {folder / name} has no image "
@@ -126,32 +126,35 @@ def _has_own_splits(root: Path) -> bool:
 
 
 def _class_names(folder: Path) -> list[str]:
-    return sorted(e.name for e in _entries(folder) if _is_folder(e) and e.name[0] != ".")
+    return [entry.name for entry in _entries(str(folder)) if _is_folder(entry)]
 
 
-def _image_files(folder: str, above: frozenset[str] = frozenset()) -> list[str]:
-    """The files of `folder` and below, sorted, without hidden ones (macOS leaves `._x.jpg`).
+def _image_files(folder: str, above: tuple[str, ...] = ()) -> list[str]:
+    """The files of `folder` and below, sorted; `above` are the folders that it is in.
 
-    A link to a folder that it lies in, `above`, is left out.
+    Raises:
+        UserError: a folder cannot be read, or a link in it leads back up.
     """
-    above |= {os.path.realpath(folder)}
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"data.path: {folder} is a link to a folder that it is in itself")
     found: list[str] = []
-    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
+    for entry in _entries(folder):
         if _is_folder(entry):
-            if os.path.realpath(entry.path) not in above:
-                found += _image_files(entry.path, above)
-        elif entry.name.lower().endswith(EXTENSIONS):
+            found += _image_files(entry.path, (*above, real))
+        # Links may dangle, which is told when they are read; a pipe would be waited for.
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
             found.append(entry.path)
     return found
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in `folder`, sorted, without what is hidden (macOS leaves `._x.jpg`)."""
     try:
-        return list(os.scandir(folder))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"data.path: cannot read {folder}: {error.strerror or error}") from error
+        raise UserError(f"data.path: cannot read {folder}: {error.strerror}") from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
