@@ -99,7 +99,7 @@ def list_classes(folder: Path) -> ImageFiles:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = _image_files(str(folder / name))
+        images = image_files(str(folder / name))
         if not images:
             raise UserError(
                 f"data.path: the class folder {folder / name} has no image "
@@ -129,14 +129,14 @@ def _class_names(folder: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
 
 
-def _image_files(folder: str) -> list[str]:
+def image_files(folder: str) -> list[str]:
     """The files of `folder` and below, sorted, without hidden ones (macOS leaves `._x.jpg`)."""
     found: list[str] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            found += _image_files(entry.path)
+            found += image_files(entry.path)
         elif entry.name.lower().endswith(EXTENSIONS):
             found.append(entry.path)
     return found
