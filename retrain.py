@@ -11,7 +11,8 @@ from conf.app import Launch, launch
 from conf.build import recipe_of, sizes_of
 from conf.schema import RetrainConfig
 from nas.data import load_retrain_data
-from nas.network import build_network, check_input, network_cost
+from nas.genotype import Genotype
+from nas.network import Cost, build_network, check_input, network_cost
 from nas.optimizers import Updater
 from nas.resolve import resolve_genotype
 from nas.training.allocator import keep_freed_memory
@@ -37,10 +38,20 @@ FREE = frozenset(
 def retrain(config: RetrainConfig, launched: Launch) -> float:
     """Runs one retraining; returns the top-1 accuracy on the test set."""
     start = time.perf_counter()
-    keep_freed_memory()
-    use_threads(config.threads)
     continues = launched.continues()
     genotype = resolve_genotype(config.genotype)
+    run, cost = build(config, launched, genotype)
+    run.started = start  # the images have been read since
+    if continues:
+        run.load()
+    run.run()
+    return finish_retrain(run, genotype, cost, launched.overrides)
+
+
+def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[Retrain, Cost]:
+    """The retraining, ready to run, and what its network costs."""
+    keep_freed_memory()
+    use_threads(config.threads)
     device = choose_device(config.device)
     seed_everything(config.seed, deterministic=config.deterministic)
     data = load_retrain_data(
@@ -71,11 +82,7 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
         compile_network=config.compile,
         non_finite=config.non_finite,
     )
-    run.started = start  # the images have been read since
-    if continues:
-        run.load()
-    run.run()
-    return finish_retrain(run, genotype, cost, launched.overrides)
+    return run, cost
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
 
+import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -70,8 +72,14 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; they are reported below
+    is_composed = False
+    # On a full disk the line that the run ends with says enough.
+    logging.raiseExceptions = False
+    threading.excepthook = _note_failed_thread
 
     def task(config: DictConfig) -> float:
+        nonlocal is_composed
+        is_composed = True
         try:
             with only_run_in(Path(HydraConfig.get().runtime.output_dir)):
                 return run(*_arguments(program, schema, config))
@@ -104,6 +112,10 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             raise
         where = error.filename or "the folder of the run"
         _fail(f"run_dir: cannot write {where}: {error.strerror}")
+    except Exception as error:  # Hydra raises many kinds for values that it cannot use
+        if wants_traceback or is_composed:
+            raise
+        _fail(_describe(error, program))
 
 
 def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
@@ -222,6 +234,12 @@ def _remove_if_unused(run_dir: Path) -> None:
     entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
     if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that cannot write (TensorBoard's) is reported by whoever writes next."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 def _fail(message: str) -> NoReturn:

@@ -148,7 +148,7 @@ class Learner:
         norm = float(
             nn.utils.get_total_norm([p.grad for p in self.logits.parameters if p.grad is not None])
         )
-        check_finite(norm, "gradient norm of the logits")
+        check_finite(norm, "gradient norm of the logits", samples[0])
         if baseline is not None:
             baseline.add(samples, gradients)  # after their use: it must not know of them
         self.logits.step()

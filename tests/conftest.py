@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -73,15 +74,27 @@ def _close_new_handlers(kept: list[logging.Handler]) -> None:
                 handler.close()
 
 
-def start_program(program: str, *overrides: str) -> subprocess.Popen[str]:
-    """Starts `python <program>.py` as a user would, in a process of its own."""
+def start_program(
+    program: str, *overrides: str, max_file_size: int = resource.RLIM_INFINITY
+) -> subprocess.Popen[str]:
+    """Starts `python <program>.py` as a user would, in a process of its own.
+
+    No file that it writes gets larger than `max_file_size` bytes, as on a full disk.
+    """
+
+    def prepare() -> None:
+        # A shell that runs the tests in the background has children ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, resource.RLIM_INFINITY))
+
     return subprocess.Popen(
         [sys.executable, f"{program}.py", *overrides],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A run in this process asks Hydra for tracebacks, which it then puts into one line.
+        env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+        | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A shell that runs the tests in the background has children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )

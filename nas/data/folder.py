@@ -126,20 +126,39 @@ def _has_own_splits(root: Path) -> bool:
 
 
 def _class_names(folder: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    return sorted(e.name for e in _entries(folder) if _is_folder(e) and e.name[0] != ".")
 
 
-def image_files(folder: str) -> list[str]:
-    """The files of `folder` and below, sorted, without hidden ones (macOS leaves `._x.jpg`)."""
+def image_files(folder: str, above: frozenset[str] = frozenset()) -> list[str]:
+    """The files of `folder` and below, sorted, without hidden ones (macOS leaves `._x.jpg`).
+
+    A link to a folder that it lies in, `above`, is left out.
+    """
+    above |= {os.path.realpath(folder)}
     found: list[str] = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            found += image_files(entry.path)
+        if _is_folder(entry):
+            if os.path.realpath(entry.path) not in above:
+                found += image_files(entry.path, above)
         elif entry.name.lower().endswith(EXTENSIONS):
             found.append(entry.path)
     return found
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"data.path: cannot read {folder}: {error.strerror or error}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _check_same_classes(train: Path, test: Path) -> None:

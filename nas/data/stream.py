@@ -107,7 +107,7 @@ class StreamLoader:
         """The batches of `epoch` from step `start` on.
 
         Raises:
-            UserError: an image is broken.
+            UserError: an image is broken, or a worker process died.
         """
         loader = DataLoader(
             self._dataset,
@@ -118,10 +118,7 @@ class StreamLoader:
             # Without one of its own it would draw from the global generator.
             generator=torch.Generator(),
         )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels = batch
+        for images, labels in _without_errors(iter(loader)):
             moved = images.to(self._device, non_blocking=True, memory_format=self._layout)
             yield moved, labels.to(self._device, non_blocking=True)
 
@@ -134,6 +131,25 @@ class StreamLoader:
         ).tolist()
         items = [(epoch, index) for index in order]
         return [items[b * size : (b + 1) * size] for b in range(self.num_batches)]
+
+
+def _without_errors(batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches, up to an image that is broken or a worker that is gone."""
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "a process that reads images died, most often for want of memory: lower "
+                "data.num_workers, and go on from the last checkpoint"
+            ) from None
+        if batch is None:
+            return
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
 
 
 def training_transform(

@@ -269,6 +269,22 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     assert (run / "genotype.json").read_text() == genotype
 
 
+@pytest.mark.parametrize("max_file_size", [2_000, 12_000, 100_000])  # Hydra, events, checkpoint
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    run_program: Run, tmp_path: Path, max_file_size: int
+) -> None:
+    run = tmp_path / "run"
+    settings = (*TINY_SEARCH, f"run_dir={run}")
+    process = start_program("search", *settings, max_file_size=max_file_size)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if "error" in line.lower()]
+    assert line.startswith("error: ") and line.endswith("File too large")
+    assert not list(run.rglob(".*.tmp*"))
+    code, output = run_program("search", *settings)
+    assert code == 0, output
+
+
 def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(
     run_program: Run, tmp_path: Path
 ) -> None:

@@ -1,8 +1,10 @@
 """Folders of class folders, and every mistake that one can make with them."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from nas.data import DataSettings
 from nas.data.decode import fit
+from nas.data.stream import StreamDataset
 from nas.errors import UserError
 
 STORAGES = ("memory", "stream")
@@ -91,6 +94,16 @@ def test_broken_image_in_a_worker_is_one_line_too(tmp_path: Path) -> None:
     data = load_search(folder(root, storage="stream", num_workers=1, **given))
     with pytest.raises(UserError, match=r"^broken image .*train/bee/3.png: [^\n]*$"):
         all_batches(data)
+
+
+def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    settings = folder(make_folder(tmp_path), storage="stream", num_workers=1, **given)
+    batches = load_search(settings).train.epoch(0)
+    monkeypatch.setattr(StreamDataset, "__getitem__", lambda *_: os.kill(os.getpid(), SIGKILL))
+    with pytest.raises(UserError, match="a process that reads images died") as error:
+        list(batches)
+    assert "data.num_workers" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_path_is_asked_for() -> None:
