@@ -1,5 +1,6 @@
 """Networks in forms that run without this package, each compared with the network itself."""
 
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Format:
 
 
 def _write_pt2(program: ExportedProgram, description: str, path: Path) -> None:
-    torch.export.save(program, path, extra_files={"model.json": description})
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"model.json": description})
+    path.write_bytes(buffer.getvalue())  # PyTorch's own writer aborts the process on a full disk
 
 
 def _run_pt2(path: Path, images: Tensor) -> Tensor:

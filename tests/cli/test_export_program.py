@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY_RETRAIN
+from conftest import ROOT, TINY_RETRAIN, start_program
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -131,6 +131,21 @@ def test_from_a_search_of_a_model_of_ones_own(
     card = (output / "README.md").read_text()
     assert "| search | " in card and "toy_models.SmallNet" in card
     assert main([str(output), str(ROOT / "docs" / "estimators.png"), "--trust-recorded-model"]) == 0
+
+
+@pytest.mark.parametrize("chosen", ["pt2", "onnx"])
+def test_a_full_disk_is_one_line(run_program: Run, tmp_path: Path, chosen: str) -> None:
+    if chosen not in formats.available_formats():
+        pytest.skip("onnx, onnxscript and onnxruntime are not installed")
+    run, output = tmp_path / "run", tmp_path / "out"
+    given = ("genotype=nasbench201_best", *TINY_RETRAIN, "epochs=1", f"run_dir={run}")
+    assert run_program("retrain", *given)[0] == 0
+    export = (f"run={run}", f"output={output}", f"run_dir={tmp_path}/log", f"formats=[{chosen}]")
+    process = start_program("export", *export, max_file_size=50_000)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and printed.startswith("error: "), printed
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
 @pytest.mark.parametrize(
