@@ -1,10 +1,10 @@
 """Kills runs at random moments and looks at what is lost: `python -m benchmarks.faults`.
 
-A tiny search and a tiny retraining, with a checkpoint after every step so that many kills fall into
-its writing, are killed (SIGKILL) at random moments, some of them again after they were resumed, and
-then run to their end by the same command. Lost is what differs from the run that nobody disturbed:
-a bit of the final state, a line of metrics, a scalar in TensorBoard, a character of the result, or
-a file that was left over.
+A tiny search and a tiny retraining, with a checkpoint after every step, are killed (SIGKILL) at
+random moments, every other time as soon as the next file is being written, some of them again after
+they were resumed, and then run to their end by the same command. Lost is what differs from the run
+that nobody disturbed: a bit of the final state, a line of metrics, a scalar in TensorBoard, a
+character of the result, or a file that was left over.
 
 Runs are forked from a process that has all imports behind it.
 """
@@ -12,6 +12,7 @@ Runs are forked from a process that has all imports behind it.
 import argparse
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -51,7 +52,11 @@ RESULTS = {"search": "genotype.json", "retrain": "model.safetensors"}
 KILLED_AGAIN = 0.3
 """Share of the resumed runs that are killed, too."""
 
-_FOLDER_OF_A_KILL = "killed"
+AIMED = 0.5
+"""Share of the kills that wait for a file that is being written."""
+
+LONGEST_DELAY_S = 0.003
+"""Of an aimed kill, from when the file shows."""
 
 
 def main() -> None:
@@ -71,9 +76,9 @@ def main() -> None:
 
 def kill_many(program: str, kills: int, pick: random.Random, folder: Path) -> dict[str, Any]:
     """Kills runs until there have been so many kills; returns a row of the table."""
-    whole, killed = folder / "whole", folder / _FOLDER_OF_A_KILL
+    whole, killed = folder / "whole", folder / "killed"
     start = time.monotonic()
-    if wait(start_run(program, whole), None) != 0:
+    if wait(start_run(program, whole)) != 0:
         raise SystemExit(f"error: the undisturbed {program} failed")
     duration = time.monotonic() - start
     done = num_runs = lost = in_a_write = 0
@@ -82,8 +87,13 @@ def kill_many(program: str, kills: int, pick: random.Random, folder: Path) -> di
         num_runs += 1
         while True:
             wants_kill = not killed.exists() or pick.random() < KILLED_AGAIN
-            limit = pick.uniform(0, duration) if wants_kill and done < kills else None
-            code = wait(start_run(program, killed), limit)
+            child = start_run(program, killed)
+            if wants_kill and done < kills:
+                aim = killed if pick.random() < AIMED else None
+                delay = pick.uniform(0, LONGEST_DELAY_S)
+                code = wait(child, pick.uniform(0, duration), aim, delay)
+            else:
+                code = wait(child)
             if code == 0:
                 break
             if code != -signal.SIGKILL:
@@ -125,16 +135,27 @@ def start_run(program: str, folder: Path) -> int:
     return child
 
 
-def wait(child: int, limit_s: float | None) -> int:
-    """Waits for the end of a run, or kills it after `limit_s`; returns its exit code."""
-    end = None if limit_s is None else time.monotonic() + limit_s
-    while end is None or time.monotonic() < end:
-        pid, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
+def wait(
+    child: int, limit_s: float = math.inf, aim: Path | None = None, delay_s: float = 0.0
+) -> int:
+    """Waits for the end of a run, or kills it after `limit_s`; returns its exit code.
+
+    With `aim`, the folder of the run, it is killed `delay_s` after a file is being written there.
+    """
+    end = time.monotonic() + limit_s
+    while True:
+        is_late = time.monotonic() >= end
+        if is_late and aim is not None and any(aim.rglob(".*.tmp*")):
+            time.sleep(delay_s)
+            aim = None
+        if is_late and aim is None:
+            os.kill(child, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        pid, status = os.waitpid(child, 0 if limit_s == math.inf else os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if not is_late:
+            time.sleep(0.001)
 
 
 def compare(whole: Path, other: Path, result: str) -> list[str]:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.schema import register_schemas
 from nas.errors import UserError
 from nas.files import LOCK, FolderInUseError, only_run_in
+from nas.sweep import SUMMARY, Result
 from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.run import Interrupted
 
@@ -40,6 +41,7 @@ class Launch:
         overrides: The overrides as they were given.
         settings: All settings as plain nested dicts.
         must_resume: `resume=true` was given for this one run, so there must be a checkpoint.
+        is_in_sweep: It is one run of several (`-m`).
     """
 
     run_dir: Path
@@ -47,6 +49,15 @@ class Launch:
     overrides: tuple[str, ...]
     settings: dict[str, Any]
     must_resume: bool
+    is_in_sweep: bool = False
+
+    def finished(self) -> float | None:
+        """What the run returned when it was finished by an earlier start of the same sweep."""
+        summary = self.run_dir / SUMMARY
+        if not self.is_in_sweep or not summary.exists():
+            return None
+        result = Result.load(summary)
+        return next(iter(result.metrics.values())) if result.overrides == self.overrides else None
 
     def continues(self) -> bool:
         """Whether this run goes on from a checkpoint.
@@ -80,23 +91,32 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     def task(config: DictConfig) -> float:
         nonlocal is_composed
         is_composed = True
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with only_run_in(Path(HydraConfig.get().runtime.output_dir)):
-                return run(*_arguments(program, schema, config))
+            with only_run_in(folder):
+                typed, launched = _arguments(program, schema, config)
+                value = launched.finished()
+                if value is None:
+                    return run(typed, launched)
+                print(f"finished before: {folder}", file=sys.stderr)
+                return value
         except UserError as error:
             if wants_traceback:
                 raise
             if not isinstance(error, FolderInUseError):
-                _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
+                _remove_if_unused(folder)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise UserError(f"{folder}: {error}") from None  # the other runs come first
             _fail(str(error))
         except Interrupted as stopped:
-            folder = HydraConfig.get().runtime.output_dir
             print(f"{stopped}; go on with: {command} run_dir={folder} resume=true", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
         start()
+    except UserError as error:  # of a run in a sweep, after all others have ended
+        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
@@ -144,6 +164,7 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
         overrides=tuple(context.overrides.task),
         settings={str(key): value for key, value in settings.items()},
         must_resume=bool(config.get("resume")) and context.mode == RunMode.RUN,
+        is_in_sweep=context.mode == RunMode.MULTIRUN,
     )
     return typed, launch_
 

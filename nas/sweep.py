@@ -23,17 +23,23 @@ class Result:
 
     Attributes:
         folder: Of the run.
-        group: Its overrides without the seed.
-        metrics: Final metrics by name.
+        overrides: Of its command line.
+        metrics: Final metrics by name; the first is what the program returned.
         genotype: Text form.
         seconds: How long it took.
     """
 
     folder: Path
-    group: str
+    overrides: tuple[str, ...]
     metrics: dict[str, float]
     genotype: str
     seconds: float
+
+    @property
+    def group(self) -> str:
+        """Its overrides without the seed."""
+        settings = [o for o in self.overrides if not o.startswith(_NOT_A_SETTING)]
+        return " ".join(settings) or "(defaults)"
 
     @classmethod
     def load(cls, path: Path) -> "Result":
@@ -44,10 +50,9 @@ class Result:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            settings = [o for o in content["overrides"] if not o.startswith(_NOT_A_SETTING)]
             return cls(
                 folder=path.parent,
-                group=" ".join(settings) or "(defaults)",
+                overrides=tuple(map(str, content["overrides"])),
                 metrics={str(k): float(v) for k, v in content["metrics"].items()},
                 genotype=str(content["genotype"]),
                 seconds=float(content["seconds"]),

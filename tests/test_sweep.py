@@ -27,7 +27,7 @@ def write(folder: Path, overrides: list[str], value: float) -> None:
 
 
 def result(group: str, value: float) -> Result:
-    return Result(Path("run"), group, {METRIC: value}, "|skip_connect~0|", 2.0)
+    return Result(Path("run"), (group,), {METRIC: value}, "|skip_connect~0|", 2.0)
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
