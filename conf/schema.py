@@ -16,6 +16,7 @@ from conf.budget_schema import (
     NoBudgetConfig,
     check_budget,
 )
+from conf.export_schema import ExportConfig
 from conf.network_schema import NetworkConfig
 from conf.profile_schema import ProfileConfig
 from conf.ranges import at_least
@@ -379,6 +380,7 @@ def register_schemas() -> None:
         "search": SearchConfig,
         "retrain": RetrainConfig,
         "profile": ProfileConfig,
+        "export": ExportConfig,
         "data": DataSettings,
         "nasbench201": NASBench201Config,
         "custom": CustomConfig,

@@ -29,10 +29,19 @@ def open_image(path: str, channels: int) -> Image.Image:
         UserError: the file is broken, no image, or has more than 8 bits a channel.
     """
     with _reading(path) as image:
-        # Pillow would clip these to white without a word.
-        if image.mode.startswith(("I", "F")):
-            raise UserError(f"{path} has more than 8 bits a channel: convert it to 8 bits")
-        return image.convert("L" if channels == 1 else "RGB")
+        return with_channels(image, channels, path)
+
+
+def with_channels(image: Image.Image, channels: int, name: str) -> Image.Image:
+    """`image`, called `name` in errors, as grey (1 channel) or RGB (3).
+
+    Raises:
+        UserError: it has more than 8 bits a channel.
+    """
+    # Pillow would clip these to white without a word.
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def image_shape(files: ImageFiles, image_size: int | None) -> tuple[int, int]:

@@ -99,7 +99,7 @@ def list_classes(folder: Path) -> ImageFiles:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = _image_files(str(folder / name), (os.path.realpath(folder),))
+        images = image_files(str(folder / name), (os.path.realpath(folder),))
         if not images:
             raise UserError(
                 f"data.path: the class folder {folder / name} has no image "
@@ -129,7 +129,7 @@ def _class_names(folder: Path) -> list[str]:
     return [entry.name for entry in _entries(str(folder)) if _is_folder(entry)]
 
 
-def _image_files(folder: str, above: tuple[str, ...] = ()) -> list[str]:
+def image_files(folder: str, above: tuple[str, ...] = ()) -> list[str]:
     """The files of `folder` and below, sorted; `above` are the folders that it is in.
 
     Raises:
@@ -141,7 +141,7 @@ def _image_files(folder: str, above: tuple[str, ...] = ()) -> list[str]:
     found: list[str] = []
     for entry in _entries(folder):
         if _is_folder(entry):
-            found += _image_files(entry.path, (*above, real))
+            found += image_files(entry.path, (*above, real))
         # Links may dangle, which is told when they are read; a pipe would be waited for.
         elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or entry.is_symlink()):
             found.append(entry.path)

@@ -194,7 +194,14 @@ def _describe(images: Images, settings: DataSettings) -> DataInfo:
         raise UserError(f"data.image_size: images of {width}x{height} pixels; give a size")
     mean, std = _given_statistics(settings, channels) or channel_statistics(images.pixels)
     return DataInfo(
-        settings.name, images.class_names, channels, height, mean, std, len(images.labels)
+        settings.name,
+        images.class_names,
+        channels,
+        height,
+        mean,
+        std,
+        len(images.labels),
+        resize=_resize_rule(settings),
     )
 
 
@@ -207,8 +214,16 @@ def _describe_files(
         stride = max(1, len(files.paths) // _STATISTICS_IMAGES)
         some = files.select(torch.arange(0, len(files.paths), stride))
         given = channel_statistics(decode_all(some, channels, size, resize=True))
-    count = len(files.labels)
-    return DataInfo(settings.name, files.class_names, channels, size, *given, count)
+    count, rule = len(files.labels), _resize_rule(settings)
+    return DataInfo(settings.name, files.class_names, channels, size, *given, count, resize=rule)
+
+
+def _resize_rule(settings: DataSettings) -> str:
+    """What brings test images to their size: a name in `nas.data.preprocessing.RESIZES`."""
+    if settings.name == IMAGENET:
+        return "shorter_side"
+    is_resized_whole = settings.name not in FOLDERS and settings.image_size is not None
+    return "whole" if is_resized_whole else "fit"
 
 
 def _given_statistics(

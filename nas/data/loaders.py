@@ -7,6 +7,7 @@ import torch
 from nas.data.folder import ImageFiles
 from nas.data.memory import Augmentation, MemoryLoader
 from nas.data.order import Loader
+from nas.data.preprocessing import IMAGENET_MARGIN
 from nas.data.settings import DataInfo, DataSettings
 from nas.data.sources import Images
 from nas.data.stream import (
@@ -69,7 +70,7 @@ class LoaderMaker:
         info = part.info
         if isinstance(part.images, Images):
             return self._memory(part.images, info, batch_size, "evaluation", None)
-        resize = round(info.image_size * 256 / 224) if info.name == IMAGENET else None
+        resize = round(info.image_size * IMAGENET_MARGIN) if info.name == IMAGENET else None
         transform = evaluation_transform(info.image_size, info.mean, info.std, resize=resize)
         return self._stream(part, transform, batch_size, "evaluation", shuffle=False)
 

@@ -83,6 +83,8 @@ class DataInfo:
         num_train: Images the weights are trained on.
         num_validation: Images the logits are trained on; None in a retraining.
         num_test: Images of the test set; None in a search, which never sees them.
+        resize: How an image of another size is brought to `image_size`; a name in
+            `nas.data.preprocessing.RESIZES`.
     """
 
     name: str
@@ -94,6 +96,7 @@ class DataInfo:
     num_train: int
     num_validation: int | None = None
     num_test: int | None = None
+    resize: str = "fit"
 
     @property
     def num_classes(self) -> int:

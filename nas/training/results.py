@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.budget import Budget, FrontPoint
+from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, short_text
@@ -13,14 +14,13 @@ from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
 from nas.network import Cost
 from nas.spaces import Custom
+from nas.training.description import describe_network
 from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
 from nas.training.search import Search
 
-GENOTYPE = "genotype.json"
 PICTURE = "cell.png"
 SUMMARY = "summary.json"
-WEIGHTS = "model.safetensors"
 
 NOTEWORTHY = 1.0
 """Percent by which a point of the front must be better to be worth a note."""
@@ -99,7 +99,7 @@ def _budget_rows(
 
 
 def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str]) -> float:
-    """Writes `genotype.json`, `model.safetensors` and `summary.json`; prints a summary.
+    """Writes genotype, weights, `model.json` and `summary.json`; prints a summary.
 
     Args:
         run: The finished retraining.
@@ -114,6 +114,8 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
     assert result is not None
     replace_text(folder / GENOTYPE, genotype.to_json())
     run.save_weights(folder / WEIGHTS)
+    description = describe_network(run, genotype, cost)
+    replace_text(folder / DESCRIPTION, description.to_json())
     metrics = {"accuracy/test_top1": result.top1, "accuracy/test_top5": result.top5}
     if run.result_ema is not None:
         metrics["accuracy/test_top1_ema"] = run.result_ema.top1
@@ -127,6 +129,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         num_parameters=cost.num_parameters,
         multiply_adds=cost.multiply_adds,
     )
+    model = "" if description.model is None else f" model={description.model}"
     ema = f", moving average {run.result_ema.top1:.2f} %" if run.result_ema else ""
     rows = [
         ("genotype", genotype_text(genotype)),
@@ -135,7 +138,8 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         ("parameters", f"{cost.num_parameters:,} ({cost.num_parameters / 1e6:.2f} M)"),
         ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
         ("time", f"{run.seconds:.0f} s"),
-        ("results", f"{folder}/ ({WEIGHTS}, {SUMMARY}, metrics.jsonl)"),
+        ("results", f"{folder}/ ({WEIGHTS}, {DESCRIPTION}, {SUMMARY}, metrics.jsonl)"),
+        ("next", f"python export.py run={folder}{model}"),
         ("watch", f"tensorboard --logdir {folder}"),
     ]
     _say(summary_table(rows, "retraining done"))

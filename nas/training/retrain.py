@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas.bilevel import Batch, BatchResult
 from nas.data import Loader, RetrainData
-from nas.files import replacing
+from nas.deploy.weights import write_weights
 from nas.finite import (
     NonFiniteLossError,
     NonFiniteSettings,
@@ -210,9 +209,7 @@ class Retrain(Loop):
     def save_weights(self, path: Path) -> None:
         """Writes the weights as safetensors: those of the moving average where there is one."""
         network = self.network if self.ema is None else self.ema.module
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        with replacing(path) as temporary:
-            save_file(weights, temporary)
+        write_weights(network, path)
 
     def _state(self) -> checkpoint.State:
         return {

@@ -1,0 +1,1 @@
+"""From a finished retraining to a network that others can use: description, loading, export."""
