@@ -14,6 +14,8 @@ from pathlib import Path
 from nas.errors import UserError
 
 SUMMARY = "summary.json"
+FAILURES = "failures.txt"
+"""In the folder of a sweep: a line for each run that failed."""
 _NOT_A_SETTING = ("seed=", "run_dir=", "resume=", "hydra.")
 
 
