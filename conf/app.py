@@ -23,7 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
 from conf.interrupts import take_interrupts
 from conf.schema import register_schemas
-from conf.sweeps import conducting, how_to_go_on, is_worker, note_failure, run_of
+from conf.sweeps import (
+    check_installed,
+    conducting,
+    how_to_go_on,
+    is_worker,
+    note_failure,
+    run_of,
+    with_defaults,
+)
 from nas.errors import UserError
 from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
 from nas.sweep import SUMMARY, Result
@@ -88,7 +96,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    arguments = [for_hydra(argument) for argument in sys.argv[1:]]
+    arguments = with_defaults([for_hydra(argument) for argument in sys.argv[1:]])
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = WANTS_TRACEBACK in os.environ
     os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
@@ -134,6 +142,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     try:
         with conducting():
             refuse_code(arguments)
+            check_installed(arguments)
             start()
     except UserError as error:  # of a run in a sweep, after all others have ended
         _fail(str(error))

@@ -4,13 +4,15 @@ A launcher of Hydra's starts the runs in processes of their own, here or on othe
 signal reaches the process that the user has started; the runs look for a file that it leaves.
 """
 
+import _thread
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -23,6 +25,21 @@ from nas.sweep import FAILURES
 STOP = ".stop"
 """While it is in the folder of the sweep, its runs save their state and end."""
 POLL_S = 1.0
+EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+    "hydra/launcher=ray": "ray",
+    "hydra/sweeper=optuna": "optuna",
+}
+"""What must be installed for an override: `pip install 'one-path-nas[joblib]'`."""
+
+OPTUNA = {
+    "hydra.sweeper.direction": "maximize",  # the programs return an accuracy
+    "hydra.sweeper.max_failure_rate": "1.0",  # a trial that fails leaves the others alone
+    "hydra.sweeper.sampler.seed": "0",  # a sweep that goes on draws the same trials again
+}
+"""Defaults of `hydra/sweeper=optuna` here."""
 
 
 class _Sweep:
@@ -59,6 +76,36 @@ class _Sweep:
 
 _is_worker = True
 _sweep: _Sweep | None = None
+
+
+def with_defaults(arguments: Sequence[str]) -> list[str]:
+    """The command line with our defaults for the sweeper that it asks for."""
+    if "hydra/sweeper=optuna" not in arguments:
+        return list(arguments)
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "hydra/sweeper/sampler=grid" in arguments:  # has no seed, and draws nothing
+        given.add("hydra.sweeper.sampler.seed")
+    return [*arguments, *(f"{key}={value}" for key, value in OPTUNA.items() if key not in given)]
+
+
+def check_installed(arguments: Iterable[str]) -> None:
+    """Looks for the launcher and the sweeper that are on the command line.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    for argument in arguments:
+        extra = EXTRAS.get(argument)
+        part = "sweeper" if argument.startswith("hydra/sweeper") else "launcher"
+        if extra and not _found(f"hydra_plugins.hydra_{extra}_{part}"):
+            raise UserError(f"{argument}: not installed: pip install 'one-path-nas[{extra}]'")
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # no plugin at all
+        return False
 
 
 def begin(config: DictConfig) -> None:
@@ -156,7 +203,7 @@ def _watch(stop: Path, done: threading.Event) -> None:
     while not done.wait(POLL_S):
         with suppress(OSError):
             if stop.exists():
-                os.kill(os.getpid(), signal.SIGINT)
+                _thread.interrupt_main(signal.SIGINT)  # Ray blocks the signal itself
 
 
 class _Prefixed(io.TextIOBase):
