@@ -25,7 +25,7 @@ import numpy as np
 
 from nas.files import replace_text
 
-FACTORS = tuple(2.0**power for power in np.arange(-3, 3.5, 0.5))
+FACTORS = tuple(2.0 ** (half / 2) for half in range(-6, 7))
 """Intervals to try, as multiples of Young's."""
 
 
@@ -104,12 +104,22 @@ class Fleet:
 
 EPOCH = 60.0
 """Seconds of an epoch of the simulated search, after each of which a run saves its state."""
+_NFS = Fleet(
+    searches=1,
+    machines=1,
+    work=3600.0,
+    checkpoint_bytes=11.5e6,
+    start_bytes=196e6,
+    start_ops=6000,
+    bandwidth=1e9,
+    ops=2e3,
+)
 STORES = {
-    "NFS server": Fleet(searches=1, machines=1, bandwidth=1e9, ops=2e3),
-    "object store": Fleet(
-        searches=1, machines=1, bandwidth=2e10, ops=3e4, checkpoint_ops=2, start_ops=4
-    ),
+    "NFS server": _NFS,
+    "NFS, 1 GB checkpoints": replace(_NFS, checkpoint_bytes=1e9),
+    "object store": replace(_NFS, checkpoint_ops=2, start_ops=4, bandwidth=2e10, ops=3e4),
 }
+"""One file server, with the Python environment on it; or a service, and environments in images."""
 
 
 @dataclass
@@ -402,7 +412,7 @@ def main() -> None:
     }
     rows, curves = [], {}
     for name, fleet in fleets.items():
-        factors = FACTORS if fleet.searches <= 1000 else FACTORS[::3]
+        factors = FACTORS if fleet.searches <= 1000 else FACTORS[6::3]
         curves[name] = [
             {
                 "factor": f,
