@@ -114,9 +114,11 @@ _NFS = Fleet(
     bandwidth=1e9,
     ops=2e3,
 )
+LARGE = 1000
+"""Fleets of more searches take a minute an interval: two intervals are tried."""
 STORES = {
     "NFS server": _NFS,
-    "NFS, 1 GB checkpoints": replace(_NFS, checkpoint_bytes=1e9),
+    "NFS server and checkpoints of 1 GB": replace(_NFS, checkpoint_bytes=1e9),
     "object store": replace(_NFS, checkpoint_ops=2, start_ops=4, bandwidth=2e10, ops=3e4),
 }
 """One file server, with the Python environment on it; or a service, and environments in images."""
@@ -412,20 +414,24 @@ def main() -> None:
     }
     rows, curves = [], {}
     for name, fleet in fleets.items():
-        factors = FACTORS if fleet.searches <= 1000 else FACTORS[6::3]
-        curves[name] = [
-            {
-                "factor": f,
-                "interval s": fleet.young * f,
-                "goodput": simulate(replace(fleet, interval=fleet.young * f)).goodput,
-            }
-            for f in factors
-        ]
-        best = max(curves[name], key=lambda point: point["goodput"])["interval s"]
-        for label, interval in (("every epoch", EPOCH), ("Young", fleet.young), ("best", best)):
-            chosen = replace(fleet, interval=interval)
-            rows.append({"store": name, "checkpoints": label, **simulate(chosen).row(chosen)})
+        is_large = fleet.searches > LARGE
+        factors = (1.0, 8.0) if is_large else FACTORS
+        outcomes = {f: simulate(replace(fleet, interval=fleet.young * f)) for f in factors}
+        best = max(outcomes, key=lambda factor: outcomes[factor].goodput)
+        found = {
+            "Young": (fleet.young, outcomes[1.0]),
+            "best": (fleet.young * best, outcomes[best]),
+        }
+        if not is_large:
+            found = {"every epoch": (EPOCH, simulate(replace(fleet, interval=EPOCH))), **found}
+        for label, (interval, outcome) in found.items():
+            row = outcome.row(replace(fleet, interval=interval))
+            rows.append({"store": name, "checkpoints": label, **row})
             print(rows[-1], flush=True)
+        curves[name] = [
+            {"interval s": fleet.young * factor, "goodput": outcome.goodput}
+            for factor, outcome in outcomes.items()
+        ]
     if options.output:
         content = {
             "fleets": {name: asdict(fleet) for name, fleet in fleets.items()},
@@ -443,16 +449,16 @@ def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     from matplotlib import pyplot  # after the choice of a backend without a display
 
     stores = list(dict.fromkeys(name.partition(", ")[0] for name in curves))
-    figure, panels = pyplot.subplots(1, len(stores), figsize=(9, 3.4), sharey=True, squeeze=False)
+    figure, panels = pyplot.subplots(1, len(stores), figsize=(10, 3.4), sharey=True, squeeze=False)
     for panel, store in zip(panels[0], stores, strict=True):
         for name, points in curves.items():
-            if name.startswith(store):
+            if name.partition(", ")[0] == store:
                 seconds = [point["interval s"] for point in points]
                 goodput = [100 * point["goodput"] for point in points]
                 panel.plot(seconds, goodput, "o-", markersize=3, label=name.partition(", ")[2])
         panel.set(xscale="log", xlabel="seconds between checkpoints", title=store, ylim=(0, 100))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="lower left")
     panels[0][0].set_ylabel("goodput, %")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
