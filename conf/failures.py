@@ -27,11 +27,6 @@ def explain(error: Exception) -> str:
         return f"{mark.name}, line {mark.line + 1}: {error.problem}"
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return f"a configuration file cannot be read: {lines[0]}"
-    if lines[0].startswith("DataLoader worker"):
-        return (
-            f"a worker that loads images has died ({lines[0]}): where memory was short, lower "
-            "data.num_workers or batch_size; the last checkpoint is whole, go on with resume=true"
-        )
     if "in DataLoader worker process" in lines[0]:
         return f"a worker that loads images has failed: {lines[-1].strip()}"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in lines[0]:
