@@ -95,6 +95,8 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     arguments = [for_hydra(argument) for argument in sys.argv[1:]]
     ranks = join()
     if ranks.size > 1:
+        count = os.environ["LOCAL_WORLD_SIZE"]
+        command = f"torchrun --nproc-per-node {count} {command.removeprefix('python ')}"
         moment = time.strftime("%Y-%m-%d_%H-%M-%S")
         resumes = any(argument.lower() == "resume=true" for argument in arguments)
         folder = Path(_newest_or_new(f"runs/{program}", moment, resumes))
@@ -130,7 +132,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             logging.getLogger(FILE_LOGGER).info("%s", stopped)
             print(f"{stopped}; go on with: {go_on}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
-        except Exception:
+        except Exception as error:
+            if is_lost(error):
+                fail_lost()
             logging.getLogger(FILE_LOGGER).exception("the run ends")
             raise
 
@@ -158,8 +162,6 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     except Exception as error:
         if wants_traceback:
             raise
-        if is_lost(error):
-            fail_lost()
         fail(explain(error))
 
 

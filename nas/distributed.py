@@ -44,7 +44,11 @@ class Ranks:
             return cls()
         # What is on the host (decisions, logits, flags) is exchanged on the host.
         has_gpus = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+        store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun keeps one store for all its starts: addresses of dead ranks are still in it.
+        store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return cls(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
 
     @property
