@@ -87,7 +87,6 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
 
     Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
     """
-    take_interrupts()
     logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
@@ -138,6 +137,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             logging.getLogger(FILE_LOGGER).exception("the run ends")
             raise
 
+    take_interrupts()  # from here on there is somebody to catch it
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
         refuse_code(arguments)
