@@ -6,6 +6,7 @@ recipe of DARTS as far as it is asked for, and measured on the test set.
 """
 
 import conf.interrupts  # noqa: F401, I001 - before what takes seconds
+import math
 import time
 
 from conf.app import Launch, launch
@@ -16,6 +17,7 @@ from nas.genotype import Genotype
 from nas.network import Cost, build_network, check_input, network_cost
 from nas.optimizers import Updater
 from nas.resolve import resolve_genotype
+from nas.sync_norm import synchronise_batch_norm
 from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder
 from nas.training.results import finish_retrain
@@ -46,6 +48,8 @@ def retrain(config: RetrainConfig, launched: Launch) -> float:
     if continues:
         run.load()
     run.run()
+    if not launched.ranks.leave():
+        return math.nan  # the rest is the work of one process
     return finish_retrain(run, genotype, cost, launched.overrides)
 
 
@@ -53,7 +57,8 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
     """The retraining, ready to run, and what its network costs."""
     keep_freed_memory()
     use_threads(config.threads)
-    device = choose_device(config.device)
+    ranks = launched.ranks
+    device = choose_device(config.device, ranks)
     seed_everything(config.seed, deterministic=config.deterministic)
     data = load_retrain_data(
         config.data,
@@ -62,6 +67,7 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
         seed=config.seed,
         device=device,
         channels_last=config.channels_last,
+        ranks=ranks,
     )
     network = build_network(
         genotype,
@@ -73,6 +79,8 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
     check_input(network, data.info.in_channels, data.info.image_size)
     cost = network_cost(network, data.info.in_channels, data.info.image_size)
     network = to_device(network, device, config.channels_last)
+    if config.sync_batch_norm:
+        network = synchronise_batch_norm(network, ranks, device)
     run = Retrain(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         network=network,
@@ -82,6 +90,7 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
         autocast=autocast_for(config.precision, device),
         compile_network=config.compile,
         non_finite=config.non_finite,
+        ranks=ranks,
     )
     return run, cost
 

@@ -6,6 +6,7 @@ a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain
 """
 
 import conf.interrupts  # noqa: F401, I001 - before what takes seconds
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from conf.build import (
     build_bilevel,
     build_budget,
     build_space,
+    check_ranks,
     finals_of,
     read_table,
     schedule_of,
@@ -33,6 +35,7 @@ from nas.probe import probe
 from nas.samplers import SAMPLERS, SampleSource
 from nas.spaces import Custom, SearchSpace
 from nas.supernet import Supernet
+from nas.sync_norm import synchronise_batch_norm
 from nas.training.allocator import keep_freed_memory
 from nas.training.discretise import by_perturbation
 from nas.training.front import find_front
@@ -78,6 +81,8 @@ def search(config: SearchConfig, launched: Launch) -> float:
     elif config.warm_start.score is not None:
         start_warm(run, **asdict(config.warm_start), seed=config.seed)
     run.run()
+    if not launched.ranks.leave():
+        return math.nan  # the rest is the work of one process
     genotype, accuracy = derive(config, run)
     points = front_within(config.budget, run, genotype)
     finish_search(run, genotype, accuracy, launched.overrides, points)
@@ -86,9 +91,11 @@ def search(config: SearchConfig, launched: Launch) -> float:
 
 def build(config: SearchConfig, launched: Launch) -> Search:
     """The search, ready to run: data, supernet, sampler, bilevel optimiser."""
+    ranks = launched.ranks
+    check_ranks(config, ranks)
     keep_freed_memory()
     use_threads(config.threads)
-    device = choose_device(config.device)
+    device = choose_device(config.device, ranks)
     generator = seed_everything(config.seed, deterministic=config.deterministic)
     data = load_search_data(
         config.data,
@@ -96,23 +103,27 @@ def build(config: SearchConfig, launched: Launch) -> Search:
         seed=config.seed,
         device=device,
         channels_last=config.channels_last,
+        ranks=ranks,
     )
     space = build_space(config.space, data.info)
     table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)
+    if config.sync_batch_norm:  # before the fast kernels, which leave such norms alone
+        model = synchronise_batch_norm(model, ranks, device)
     supernet = Supernet(ready_model(config, space, model, data), generator)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     budget = build_budget(config, space, supernet.choices, data.info)
     return Search(
         RunFolder(launched.run_dir, launched.settings, FREE, launched.overrides),
         space=space,
-        bilevel=build_bilevel(config, source, budget),
+        bilevel=build_bilevel(config, source, budget, ranks),
         source=source,
         data=data,
         schedule=schedule_of(config),
         table=table,
         budget=budget,
         non_finite=config.non_finite,
+        ranks=ranks,
     )
 
 
@@ -121,14 +132,14 @@ def ready_model(
 ) -> nn.Module:
     """`model` with fast kernels, or the user's own after every option of it has been tried."""
     if space.has_cells:
-        return accelerate(model, config.kernels, choose_device(config.device))
+        return accelerate(model, config.kernels, next(model.parameters()).device)
     if config.kernels not in ("auto", "plain"):
         raise UserError(
             f"kernels={config.kernels} are those of cell spaces: space={space.name} runs as it is, "
             "set kernels to auto"
         )
     if isinstance(space, Custom):
-        images, _ = next(iter(data.validation_eval.epoch(0)))
+        images, _ = next(iter(data.validation.epoch(0)))
         probe(model, images[:NUM_PROBED], data.info.num_classes)
     return model
 

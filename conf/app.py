@@ -5,12 +5,13 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -32,6 +33,8 @@ from conf.sweeps import (
     run_of,
     with_defaults,
 )
+from conf.together import MULTIRUN, arguments_of_all, fail, fail_lost, is_lost, join
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
 from nas.sweep import SUMMARY, Result
@@ -57,6 +60,7 @@ class Launch:
         settings: All settings as plain nested dicts.
         must_resume: `resume=true` was given for this one run, so there must be a checkpoint.
         is_in_sweep: It is one run of several (`-m`).
+        ranks: The processes that do this run together.
     """
 
     run_dir: Path
@@ -65,6 +69,7 @@ class Launch:
     settings: dict[str, Any]
     must_resume: bool
     is_in_sweep: bool = False
+    ranks: Ranks = ALONE
 
     def finished(self) -> float | None:
         """What the run returned when it was finished by an earlier start of the same sweep."""
@@ -91,12 +96,19 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
 
     Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
     """
-    take_interrupts()
     logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
     arguments = with_defaults([for_hydra(argument) for argument in sys.argv[1:]])
+    ranks = join()
+    if ranks.size > 1:
+        count = os.environ["LOCAL_WORLD_SIZE"]
+        command = f"torchrun --nproc-per-node {count} {command.removeprefix('python ')}"
+        moment = time.strftime("%Y-%m-%d_%H-%M-%S")
+        resumes = any(argument.lower() == "resume=true" for argument in arguments)
+        folder = Path(_newest_or_new(f"runs/{program}", moment, resumes))
+        arguments = arguments_of_all(arguments, folder, ranks)
     sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
     wants_traceback = WANTS_TRACEBACK in os.environ
     os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
@@ -107,23 +119,24 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         sweep = Path(str(context.sweep.dir)) if context.mode == RunMode.MULTIRUN else None
         in_sweep = run_of(sweep, str(context.job.num)) if sweep else nullcontext()
         try:
-            with in_sweep, only_run_in(folder):
-                typed, launched = _arguments(program, schema, config)
+            with in_sweep, only_run_in(folder) if ranks.is_first else nullcontext():
+                typed, launched = _arguments(program, schema, config, ranks)
                 value = launched.finished()
                 if value is not None:
                     print(f"finished before: {folder}", file=sys.stderr)
                     return value
-                _save_settings(config)
+                if ranks.is_first:
+                    _save_settings(config)
                 return run(typed, launched)
         except UserError as error:
             if wants_traceback:
                 raise
-            if not isinstance(error, FolderInUseError):
+            if ranks.is_first and not isinstance(error, FolderInUseError):
                 logging.getLogger(FILE_LOGGER).error("%s", error)
                 _remove_if_unused(folder)
             if sweep:  # the other runs come first
                 raise note_failure(sweep, f"{folder}: {error}") from None
-            _fail(str(error))
+            fail(str(error))
         except Interrupted as stopped:
             logging.getLogger(FILE_LOGGER).info("%s", stopped)
             if is_worker():  # whose exit would end the runs in other processes
@@ -133,11 +146,14 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             print(f"{stopped}; {how_to_go_on(sweep) if sweep else alone}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
         except Exception as error:
+            if is_lost(error):
+                fail_lost()
             logging.getLogger(FILE_LOGGER).exception("the run ends")
             if sweep and not wants_traceback:  # not all errors can be sent between processes
                 raise note_failure(sweep, f"{folder}: {explain(error)}") from None
             raise
 
+    take_interrupts()  # from here on there is somebody to catch it
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
         with conducting():
@@ -145,11 +161,11 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             check_installed(arguments)
             start()
     except UserError as error:  # of a run in a sweep, after all others have ended
-        _fail(str(error))
+        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _fail(_describe(error, program))
+        fail(_describe(error, program))
     except KeyboardInterrupt:  # where no loop takes it: while data is loaded, or at the end
         print("stopped by SIGINT", file=sys.stderr)
         raise SystemExit(130) from None
@@ -160,11 +176,11 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         if wants_traceback or error.strerror is None:
             raise
         where = error.filename or "the folder of the run"
-        _fail(f"run_dir: cannot write {where}: {error.strerror}")
+        fail(f"run_dir: cannot write {where}: {error.strerror}")
     except Exception as error:
         if wants_traceback:
             raise
-        _fail(explain(error))
+        fail(explain(error))
 
 
 def _save_settings(config: DictConfig) -> None:
@@ -178,7 +194,9 @@ def _save_settings(config: DictConfig) -> None:
         replace_text(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
-def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[Config, Launch]:
+def _arguments(
+    program: str, schema: type[Config], config: DictConfig, ranks: Ranks
+) -> tuple[Config, Launch]:
     """The settings as an instance of `schema`, and the launch.
 
     Raises:
@@ -199,6 +217,7 @@ def _arguments(program: str, schema: type[Config], config: DictConfig) -> tuple[
         settings={str(key): value for key, value in settings.items()},
         must_resume=bool(config.get("resume")) and context.mode == RunMode.RUN,
         is_in_sweep=context.mode == RunMode.MULTIRUN,
+        ranks=ranks,
     )
     return typed, launch_
 
@@ -251,7 +270,7 @@ def _saved_overrides(arguments: list[str], program: str) -> list[str]:
     Overrides that are given anew are left out.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
-    if given.get("resume", "").lower() != "true" or {"-m", "--multirun"} & given.keys():
+    if given.get("resume", "").lower() != "true" or MULTIRUN & given.keys():
         return []
     run_dir = given.get("run_dir") or _newest(Path("runs", program))
     path = last_checkpoint(Path(run_dir)) if run_dir else None
@@ -262,7 +281,7 @@ def _saved_overrides(arguments: list[str], program: str) -> list[str]:
     ]
     kept, refused = without_code(overrides)
     if refused:
-        _fail(
+        fail(
             f"{path} asks for {', '.join(refused)}, with which it could run any code: give that on "
             "the command line if you trust it"
         )
@@ -330,8 +349,3 @@ def _remove_if_unused(run_dir: Path) -> None:
     entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
     if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
         shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(1)

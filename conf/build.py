@@ -24,6 +24,7 @@ from nas.budget import Budget, cost_range
 from nas.costs import COSTS, UNITS, CostModel, fit_linear, latency_of, num_fitted
 from nas.data import DataInfo
 from nas.data.order import derived_seed
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.latency import LatencyTable
@@ -91,7 +92,10 @@ def read_table(config: SearchConfig) -> BenchmarkTable | None:
 
 
 def build_bilevel(
-    config: SearchConfig, source: SampleSource, budget: Budget | None = None
+    config: SearchConfig,
+    source: SampleSource,
+    budget: Budget | None = None,
+    ranks: Ranks = ALONE,
 ) -> Alternating | SingleLevel:
     """The bilevel optimiser with its two updaters."""
     supernet, bilevel = source.supernet, config.bilevel
@@ -108,6 +112,7 @@ def build_bilevel(
         autocast=autocast_for(config.precision, supernet.device),
         baseline=RunningMean(source) if has_baseline else None,
         budget=budget,
+        ranks=ranks,
     )
     if bilevel.name == "single_level":
         return SingleLevel(learner)
@@ -125,6 +130,27 @@ def build_bilevel(
         logits_samples=bilevel.logits_samples or source.sampler.samples_an_update,
         groups=bilevel.groups,
     )
+
+
+def check_ranks(config: SearchConfig, ranks: Ranks) -> None:
+    """Checks that the samples of a step can be shared out among the processes.
+
+    Raises:
+        UserError: they cannot.
+    """
+    groups = getattr(config.bilevel, "groups", 1)
+    if ranks.size == 1 or groups == 1:
+        return
+    if groups % ranks.size:
+        raise UserError(
+            f"bilevel.groups is {groups}: of {ranks.size} processes must be 1 (all run the same "
+            f"architecture) or a multiple of {ranks.size} (each its own)"
+        )
+    if config.sync_batch_norm or config.bilevel.name == "second_order":
+        what = "sync_batch_norm" if config.sync_batch_norm else "bilevel=second_order"
+        raise UserError(
+            f"{what} needs all processes to run the same architecture: set bilevel.groups to 1"
+        )
 
 
 def build_budget(

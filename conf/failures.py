@@ -30,9 +30,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return f"a configuration file cannot be read: {lines[0]}"
     if lines[0].startswith("DataLoader worker"):
+        # Raised by a signal handler, wherever the program happens to be at that moment.
         return (
-            f"a worker that loads images has died ({lines[0]}): where memory was short, lower "
-            "data.num_workers or batch_size; the last checkpoint is whole, go on with resume=true"
+            f"a worker that loads images has died ({lines[0]}), most often for want of memory: "
+            "lower data.num_workers, and go on from the last checkpoint"
         )
     if "in DataLoader worker process" in lines[0]:
         return f"a worker that loads images has failed: {lines[-1].strip()}"

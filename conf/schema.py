@@ -197,6 +197,7 @@ class RunConfig:
     precision: str = "float32"  # or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
+    sync_batch_norm: bool = False  # under torchrun: normalise by the images of all processes
     evaluate_every_epochs: int = 1
     checkpoint_every_steps: int = 0  # besides those after each epoch; 0: none
     run_dir: str = MISSING  # a folder with a checkpoint is continued

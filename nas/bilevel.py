@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas.baseline import RunningMean
 from nas.budget import Budget
+from nas.distributed import ALONE, Ranks
 from nas.finite import check_finite
 from nas.optimizers import Updater
 from nas.supernet import Sample, Supernet
@@ -61,6 +62,7 @@ class Learner:
         loss: Maps outputs `[B, classes]` and labels `[B]` to a scalar.
         baseline: Takes the mean inner product out of the noise of the logits' gradient.
         budget: Adds the gradient of the expected cost to that of the logits.
+        ranks: The processes that update the same weights and logits.
     """
 
     supernet: Supernet
@@ -72,6 +74,7 @@ class Learner:
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
     baseline: RunningMean | None = None
     budget: Budget | None = None
+    ranks: Ranks = ALONE
 
     def weights_loss(self, batch: Batch, sample: Sample) -> tuple[Tensor, BatchResult]:
         """Runs the sampled child network, without any architecture gradient."""
@@ -110,17 +113,28 @@ class Learner:
             ValueError: the batch cannot be split into so many equal groups.
         """
         results: list[BatchResult] = []
-        samples: list[Sample] = []
-        for part in split(batch, groups):
-            drawn = [self.draw()] if self.draw_for_weights is None else self.draw_for_weights()
-            for sample in drawn:
+        draw = self.draw_for_weights or (lambda: [self.draw()])
+        # Each rank draws all samples, whoever runs them: their generators stay in step.
+        drawn = [draw() for _ in range(groups)]
+        own = self.ranks.own(drawn)
+        for part, samples in zip(split(batch, len(own)), own, strict=True):
+            for sample in samples:
                 loss, result = self.weights_loss(part, sample)
-                _check_on_host(result.loss, sample)
-                (loss / groups).backward()
+                self.check_loss(result.loss, sample)
+                (loss / len(own)).backward()
                 results.append(result)
-            samples += drawn
+        self.ranks.average_gradients(self.weights.parameters)
         self.weights.step()
-        return results, samples
+        return results, [sample for samples in drawn for sample in samples]
+
+    def check_loss(self, loss: Tensor, sample: Sample) -> None:
+        """Raises a NonFiniteLossError, on all ranks, if the loss is NaN or infinite on one.
+
+        On the host alone. Elsewhere reading it would wait for the device, and it is checked when it
+        is shown.
+        """
+        if loss.device.type == "cpu":
+            check_finite(self.ranks.mean(loss.item()), "training loss", sample)
 
     def update_logits(self, samples: Sequence[Sample], gradients: Sequence[Tensor]) -> float:
         """One update of the logits, by the chain rule from the decisions back to them.
@@ -270,16 +284,18 @@ class Alternating:
             ValueError: the batches cannot be split into the groups.
         """
         results: list[BatchResult] = []
-        samples: list[Sample] = []
         gradients: list[Tensor] = []
-        parts = zip(split(validation, self._groups), split(train, self._groups), strict=True)
-        for validation_part, train_part in parts:
-            drawn = [self.learner.draw() for _ in range(self._logits_samples)]
-            found, shown = self._logits_gradient(self.learner, drawn, validation_part, train_part)
+        learner, ranks = self.learner, self.learner.ranks
+        drawn = [[learner.draw() for _ in range(self._logits_samples)] for _ in range(self._groups)]
+        own = ranks.own(drawn)
+        parts = zip(own, split(validation, len(own)), split(train, len(own)), strict=True)
+        for samples, validation_part, train_part in parts:
+            found, shown = self._logits_gradient(learner, samples, validation_part, train_part)
             results += shown
-            samples += drawn
             gradients += found
-        return results, samples, self.learner.update_logits(samples, gradients)
+        gradients = ranks.combined(gradients, shared=self._groups == 1)
+        every = [sample for samples in drawn for sample in samples]
+        return results, every, learner.update_logits(every, gradients)
 
 
 class SingleLevel:
@@ -303,11 +319,13 @@ class SingleLevel:
             return StepResult(results, [], samples)
         sample = learner.draw()
         loss, handle, result = learner.logits_loss(train, sample)
-        _check_on_host(result.loss, sample)
+        learner.check_loss(result.loss, sample)
         loss.backward()
-        gradient = learner.supernet.weights_gradient(sample, handle.grad)
+        own = [learner.supernet.weights_gradient(sample, handle.grad)]
+        gradients = learner.ranks.combined(own, shared=True)
         # The logits first: they refuse a gradient that is not finite before anything has moved.
-        norm = learner.update_logits([sample], [gradient])
+        norm = learner.update_logits([sample], gradients)
+        learner.ranks.average_gradients(learner.weights.parameters)
         learner.weights.step()
         return StepResult([result], [result], [sample], [norm])
 
@@ -323,12 +341,6 @@ def _frozen(parameters: list[Tensor]) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _check_on_host(loss: Tensor, sample: Sample) -> None:
-    # Elsewhere reading the loss would wait for the device; there it is checked when it is shown.
-    if loss.device.type == "cpu":
-        check_finite(loss.item(), "training loss", sample)
 
 
 def _result(loss: Tensor, outputs: Tensor, labels: Tensor) -> BatchResult:

@@ -56,10 +56,12 @@ class SecondOrder:
         model = learner.supernet.model
         with buffers_restored(model):
             gradients = _weight_gradients(learner, sample, train)
+            learner.ranks.average(gradients.values())
             with _moved(_unrolled_step(learner.weights, gradients)):
                 loss, handle, result = learner.logits_loss(validation, sample)
                 inputs = [handle, *gradients]
                 first, *vector = torch.autograd.grad(loss, inputs, allow_unused=True)
+            learner.ranks.average(part for part in vector if part is not None)
             gradient = learner.supernet.weights_gradient(sample, first)
             direction = _through_the_step(learner.weights, gradients, vector)
             gradient -= self._mixed_derivative(learner, sample, train, direction)

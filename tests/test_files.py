@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from nas.errors import UserError
-from nas.files import FolderInUseError, check_writable, only_run_in, replace_text, replacing
+from nas.files import (
+    FolderInUseError,
+    check_writable,
+    only_run_in,
+    replace_text,
+    replacing,
+    temporary_of,
+)
 
 
 def test_text_is_written_and_folders_are_made(tmp_path: Path) -> None:
@@ -139,7 +146,8 @@ def test_a_file_system_without_locks_is_no_obstacle(
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     kept = [tmp_path / "metrics.jsonl", tmp_path / ".hydra" / "config.yaml", tmp_path / "a.tmp"]
-    left = [tmp_path / ".genotype.12.tmp.json", tmp_path / "checkpoints" / ".last.12.tmp.pt"]
+    of_runs = (tmp_path / "genotype.json", tmp_path / "checkpoints" / "last.pt")
+    left = [temporary_of(path) for path in of_runs]
     for path in (*kept, *left):
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")

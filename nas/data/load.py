@@ -16,6 +16,7 @@ from nas.data.memory import channel_statistics
 from nas.data.order import Loader, permutation, stratified_split
 from nas.data.settings import DataInfo, DataSettings
 from nas.data.sources import SOURCES, Images, load_split
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError, unknown_name
 
 FOLDERS = ("image_folder", IMAGENET)
@@ -59,16 +60,20 @@ def load_search_data(
     seed: int,
     device: torch.device,
     channels_last: bool,
+    ranks: Ranks = ALONE,
 ) -> SearchData:
     """Loads the training images and splits them for weights and logits.
 
     The split is stratified and depends on `seed`; `settings.validation_fraction` is the share of
-    the logits.
+    the logits. Of `ranks` each gets its part of every batch.
 
     Raises:
-        UserError: the data is missing, damaged, or too small for the batch.
+        UserError: the data is missing, damaged, or too small for the batch, or the batch cannot be
+            cut into equal parts.
     """
-    part = _open(settings, train=True)
+    _check_parts(batch_size, ranks)
+    with ranks.one_before_the_others():
+        part = _open(settings, train=True)
     first, second = stratified_split(
         part.images.labels, settings.validation_fraction, seed, "validation split"
     )
@@ -82,7 +87,7 @@ def load_search_data(
                 f"batch_size is {batch_size}, but there are only {half.size} training images "
                 f"for the {name}: take a smaller batch or change data.validation_fraction"
             )
-    maker = LoaderMaker(seed, device, channels_last)
+    maker = LoaderMaker(seed, device, channels_last, ranks)
     return SearchData(
         maker.training(train, batch_size, "train"),
         maker.training(validation, batch_size, "validation"),
@@ -99,20 +104,25 @@ def load_retrain_data(
     seed: int,
     device: torch.device,
     channels_last: bool,
+    ranks: Ranks = ALONE,
 ) -> RetrainData:
-    """Loads all training images and the test images.
+    """Loads all training images and the test images. Of `ranks` each gets its part of every batch.
 
     Raises:
-        UserError: the data is missing, damaged, or too small for the batch.
+        UserError: the data is missing, damaged, or too small for the batch, or the batch cannot be
+            cut into equal parts.
     """
-    part = _open(settings, train=True)
+    _check_parts(batch_size, ranks)
+    with ranks.one_before_the_others():
+        part = _open(settings, train=True)
     if part.size < batch_size:
         raise UserError(
             f"batch_size is {batch_size}, but there are only {part.size} training images: take a "
             "smaller batch"
         )
-    test = _open(settings, train=False, info=part.info).to(device)
-    maker = LoaderMaker(seed, device, channels_last)
+    with ranks.one_before_the_others():
+        test = _open(settings, train=False, info=part.info).to(device)
+    maker = LoaderMaker(seed, device, channels_last, ranks)
     return RetrainData(
         maker.training(part.to(device), batch_size, "train"),
         maker.evaluation(test, eval_batch_size),
@@ -127,6 +137,14 @@ def describe_images(settings: DataSettings) -> DataInfo:
         UserError: the data is missing or damaged.
     """
     return _open(settings, train=True).info
+
+
+def _check_parts(batch_size: int, ranks: Ranks) -> None:
+    if ranks.size > 1 and (batch_size % ranks.size or batch_size < 2 * ranks.size):
+        raise UserError(
+            f"batch_size is {batch_size}, that of the whole run: must be a multiple of "
+            f"{ranks.size}, with at least 2 images for each of the {ranks.size} processes"
+        )
 
 
 def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> Part:

@@ -17,6 +17,7 @@ from nas.data.stream import (
     imagenet_training_transform,
     training_transform,
 )
+from nas.distributed import ALONE, Ranks
 
 IMAGENET = "imagenet"
 
@@ -47,11 +48,12 @@ class Part:
 
 @dataclass(frozen=True)
 class LoaderMaker:
-    """Makes loaders that share seed, device and layout."""
+    """Makes loaders that share seed, device and layout; for one of the ranks of a run."""
 
     seed: int
     device: torch.device
     channels_last: bool
+    ranks: Ranks = ALONE
 
     def training(self, part: Part, batch_size: int, stream: str) -> Loader:
         """Shuffled and augmented batches."""
@@ -92,6 +94,7 @@ class LoaderMaker:
             stream=stream,
             augmentation=augmentation,
             channels_last=self.channels_last,
+            ranks=self.ranks,
         )
 
     def _stream(
@@ -109,4 +112,5 @@ class LoaderMaker:
             shuffle=shuffle,
             num_workers=part.settings.num_workers,
             channels_last=self.channels_last,
+            ranks=self.ranks,
         )

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from nas.data.augment import cutout, normalise, random_crop, random_flip
-from nas.data.order import derived_seed, permutation
+from nas.data.order import derived_seed, permutation, shares
 from nas.data.settings import DataSettings
+from nas.distributed import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class MemoryLoader:
         stream: str = "evaluation",
         augmentation: Augmentation | None = None,
         channels_last: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Args:
         images: uint8 `[N, C, H, W]` on the device.
@@ -59,13 +61,14 @@ class MemoryLoader:
         stream: Name that gives this loader an order of its own.
         augmentation: For training; None for evaluation.
         channels_last: Memory layout of the batches.
+        ranks: Each gets its part of every training batch, and whole batches of an evaluation.
         """
         self._images, self._labels = images, labels
         self._mean = torch.tensor(mean, device=images.device)[:, None, None]
         self._std = torch.tensor(std, device=images.device)[:, None, None]
         self.batch_size = batch_size
         self._seed, self._stream = seed, stream
-        self._augmentation = augmentation
+        self._augmentation, self._ranks = augmentation, ranks
         layouts = (torch.contiguous_format, torch.channels_last)
         self._layout = layouts[channels_last]
         size = len(images)
@@ -80,23 +83,25 @@ class MemoryLoader:
         else:
             order = permutation(len(self._images), self._seed, self._stream, epoch)
         order = order.to(device)
-        for step in range(start, self.num_batches):
+        steps, rows = shares(self._ranks, self, start, cuts=self._augmentation is not None)
+        for step in steps:
             generator.manual_seed(derived_seed(self._seed, self._stream, epoch, step))
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield self._batch(self._images[index], generator), self._labels[index]
+            yield self._batch(self._images[index], rows, generator), self._labels[index[rows]]
 
-    def _batch(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _batch(self, images: Tensor, rows: slice, generator: torch.Generator) -> Tensor:
         augmentation = self._augmentation
         if augmentation is None:
-            batch = normalise(images, self._mean, self._std)
+            batch = normalise(images[rows], self._mean, self._std)
             return batch.contiguous(memory_format=self._layout)
+        # The whole batch, whatever the share: each image gets the same crop on any number of ranks.
         if augmentation.flip:
             images = random_flip(images, generator)
         images = random_crop(images, augmentation.crop_padding, generator)
         batch = normalise(images, self._mean, self._std)
         if augmentation.cutout:
             batch = cutout(batch, augmentation.cutout, generator)
-        return batch.contiguous(memory_format=self._layout)
+        return batch[rows].contiguous(memory_format=self._layout)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

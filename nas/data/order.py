@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nas.distributed import Ranks
+
 
 class Loader(Protocol):
     """Batches of an epoch, on the device: images float32 `[B, C, H, W]` and labels int64 `[B]`.
@@ -24,6 +26,23 @@ class Loader(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of `epoch` from step `start` on."""
+
+
+def shares(ranks: Ranks, loader: Loader, start: int, *, cuts: bool) -> tuple[range, slice]:
+    """Which steps of an epoch from `start` on are this rank's, and which images of their batches.
+
+    Args:
+        ranks: Of the run.
+        loader: Whose epoch it is.
+        start: The first step.
+        cuts: Every rank has a part of every batch (training); else every batch is one rank's
+            (evaluation, where a batch may be what the images are normalised by).
+    """
+    if not cuts:
+        return range(start + ranks.rank, loader.num_batches, ranks.size), slice(None)
+    count = loader.batch_size // ranks.size
+    rows = slice(ranks.rank * count, (ranks.rank + 1) * count)
+    return range(start, loader.num_batches), rows
 
 
 class Cycle:

@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 from nas.data.decode import fit, open_image
 from nas.data.folder import ImageFiles
 from nas.data.memory import Augmentation
-from nas.data.order import derived_seed, permutation
+from nas.data.order import derived_seed, permutation, shares
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 
 Item = tuple[int, int]
@@ -81,6 +82,7 @@ class StreamLoader:
         shuffle: bool = False,
         num_workers: int = 0,
         channels_last: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Args:
         files: The images.
@@ -93,11 +95,12 @@ class StreamLoader:
         shuffle: Random order, without the last, incomplete batch; else all images in order.
         num_workers: Worker processes; 0 decodes in this one.
         channels_last: Memory layout of the batches.
+        ranks: Each gets its part of every training batch, and whole batches of an evaluation.
         """
         self._dataset = StreamDataset(files, channels, transform, seed, stream)
         self.batch_size = batch_size
         self._device, self._seed, self._stream = device, seed, stream
-        self._shuffle, self._num_workers = shuffle, num_workers
+        self._shuffle, self._num_workers, self._ranks = shuffle, num_workers, ranks
         layouts = (torch.contiguous_format, torch.channels_last)
         self._layout = layouts[channels_last]
         count = len(files.paths)
@@ -111,7 +114,7 @@ class StreamLoader:
         """
         loader = DataLoader(
             self._dataset,
-            batch_sampler=self._batches(epoch)[start:],
+            batch_sampler=self._batches(epoch, start),
             num_workers=self._num_workers,
             collate_fn=collate,
             pin_memory=self._device.type == "cuda",
@@ -122,7 +125,7 @@ class StreamLoader:
             moved = images.to(self._device, non_blocking=True, memory_format=self._layout)
             yield moved, labels.to(self._device, non_blocking=True)
 
-    def _batches(self, epoch: int) -> list[list[Item]]:
+    def _batches(self, epoch: int, start: int) -> list[list[Item]]:
         count, size = len(self._dataset), self.batch_size
         order = (
             permutation(count, self._seed, self._stream, epoch)
@@ -130,7 +133,8 @@ class StreamLoader:
             else torch.arange(count)
         ).tolist()
         items = [(epoch, index) for index in order]
-        return [items[b * size : (b + 1) * size] for b in range(self.num_batches)]
+        steps, rows = shares(self._ranks, self, start, cuts=self._shuffle)
+        return [items[step * size : (step + 1) * size][rows] for step in steps]
 
 
 def _without_errors(batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 """Progress on the console: a bar on a terminal, plain lines elsewhere; the table at the end."""
 
+import io
 import os
 import sys
 import time
@@ -11,6 +12,16 @@ from typing import Self, TextIO
 _REFRESH_S = 0.5
 _WINDOW_S = 30.0
 _BAR_WIDTH = 20
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what it is given and forgets it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+NOWHERE = _Nowhere()
 
 
 class Progress:

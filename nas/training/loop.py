@@ -1,15 +1,23 @@
 """What the loops of a search and of a retraining share: epochs, progress, checkpoints, stopping."""
 
 import logging
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+from torch import nn
+
 from nas.bilevel import Batch
 from nas.data import Loader
+from nas.data.order import derived_seed
+from nas.distributed import Ranks
+from nas.errors import UserError
 from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, check_finite
 from nas.monitor.console import Progress
 from nas.monitor.run_log import RunLog
@@ -18,6 +26,7 @@ from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
 
 _log = logging.getLogger(__name__)
+_NO_LOG: nullcontext[None] = nullcontext(None)
 
 FILE_LOGGER = "nas.epochs"
 """Goes to the file of the log alone: the same lines reach the console by another way."""
@@ -52,6 +61,7 @@ class Loop(ABC):
         stopped: Why the run ends before its last epoch, which makes the present one the last; None
             while there is no reason to.
         started: When this process began with the run, by `time.perf_counter`.
+        ranks: The processes that do the same run, of which one writes.
         roll_backs: How often the run has gone back from numbers that were not finite.
     """
 
@@ -67,8 +77,9 @@ class Loop(ABC):
         checkpoint_every_steps: int,
         updaters: Sequence[Updater],
         non_finite: NonFiniteSettings,
+        ranks: Ranks,
     ) -> None:
-        self.folder, self.epochs = folder, epochs
+        self.folder, self.epochs, self.ranks = folder, epochs, ranks
         self.roll_backs = 0
         self.epoch = self.step_in_epoch = self.step = 0
         self.train = Meter()
@@ -94,8 +105,16 @@ class Loop(ABC):
         """What the progress display shows, besides the epoch."""
 
     @abstractmethod
-    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
-        """Evaluates, writes the metrics of the epoch; returns a line that sums it up."""
+    def _end_epoch(self, epoch_time: EpochTime) -> dict[str, float]:
+        """Evaluates; returns the metrics of the epoch, on all ranks the same."""
+
+    @abstractmethod
+    def _log_epoch(self, log: RunLog, metrics: dict[str, float]) -> str:
+        """Writes the metrics of the epoch; returns a line that sums it up."""
+
+    @abstractmethod
+    def _modules(self) -> list[nn.Module]:
+        """What is trained, and averages of it."""
 
     @abstractmethod
     def _reset_epoch(self) -> None:
@@ -124,9 +143,11 @@ class Loop(ABC):
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
+            UserError: the ranks do not read the same checkpoint.
             NonFiniteLossError: the loss became NaN or infinite, and the settings do not say to go
                 back, or not once more. The last checkpoint is from before it.
         """
+        self._start_together()
         if self._rolls_back and not checkpoint.last_checkpoint(self.folder.path).exists():
             self.save()  # what there is to go back to in the first epoch
         while True:
@@ -136,6 +157,21 @@ class Loop(ABC):
                 if not self._rolls_back:
                     raise
                 self._roll_back(error)
+
+    def _start_together(self) -> None:
+        """Brings all ranks to the same state, but for their generators."""
+        steps = self.ranks.gathered(self.step)
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"run_dir: the processes go on from different steps ({steps}): give a folder that "
+                "all machines share"
+            )
+        if self.step == 0 and not self.ranks.is_first:
+            self._set_own_generators([])  # the networks have been drawn from the same ones
+        for module in self._modules():
+            self.ranks.copy_first(module.state_dict().values())
+        for updater in self._updaters:
+            self.ranks.copy_first(updater.parameters)
 
     @property
     def _rolls_back(self) -> bool:
@@ -168,21 +204,31 @@ class Loop(ABC):
         total = self.epochs * self._loader.num_batches
         resumed = self.step if self.step > 0 else None
         with (
-            RunLog(self.folder.path, resume_step=resumed) as log,
+            self._open_log(resumed) as log,
             Progress(total, start_step=self.step) as progress,
             StopRequest() as stop,
         ):
             while self.epoch < self.epochs and self.stopped is None:
                 epoch_time = self._train_epoch(progress, stop)
-                line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, epoch_time)}"
-                if self.is_last_epoch:
-                    log.hparams(flat_settings(self.folder.settings), [self.compared_by])
-                progress.line(line)
-                logging.getLogger(FILE_LOGGER).info(line)
-                log.flush()  # what the checkpoint has behind it must be on disk
+                self.ranks.average_buffers(self._modules())
+                metrics = self._end_epoch(epoch_time)
+                if log is not None:
+                    progress.line(self._log(log, metrics))
                 self.epoch, self.step_in_epoch = self.epoch + 1, 0
                 self._reset_epoch()
                 self.save()
+
+    def _open_log(self, resume_step: int | None) -> AbstractContextManager[RunLog | None]:
+        return RunLog(self.folder.path, resume_step=resume_step) if self.ranks.is_first else _NO_LOG
+
+    def _log(self, log: RunLog, metrics: dict[str, float]) -> str:
+        """Writes what the epoch has shown; returns the line of it."""
+        line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, metrics)}"
+        if self.is_last_epoch:
+            log.hparams(flat_settings(self.folder.settings), [self.compared_by])
+        logging.getLogger(FILE_LOGGER).info(line)
+        log.flush()  # what the checkpoint has behind it must be on disk
+        return line
 
     def _train_epoch(self, progress: Progress, stop: StopRequest) -> EpochTime:
         """The rest of the present epoch."""
@@ -191,13 +237,16 @@ class Loop(ABC):
         for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
             is_due = progress.is_due(self.step + 1)
             try:
-                epoch_time.add_step(self._train_step(batch))
-                # Reads from the device only what is shown.
-                if is_due or self.step_in_epoch + 1 == self._loader.num_batches:
-                    check_finite(self.train.loss, "training loss")
+                epoch_time.add_step(self._train_step(batch) * self.ranks.size)
+                # Reads from the device only what is shown; of several ranks each has a clock.
+                is_last = self.step_in_epoch + 1 == self._loader.num_batches
+                if is_last or (is_due and self.ranks.size == 1):
+                    check_finite(self.ranks.mean(self.train.loss), "training loss")
             except NonFiniteLossError as error:
                 when = f"step {self.step + 1} (epoch {self.epoch + 1})"
-                raise error.located(when, self._origin(batch, error)) from None
+                origins = self.ranks.gathered(self._origin(batch, error))
+                origin = next((origin for origin in origins if origin is not None), None)
+                raise error.located(when, origin) from None
             self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
             if is_due:
                 progress.update(
@@ -209,9 +258,10 @@ class Loop(ABC):
 
     def _save_in_epoch(self, stop: StopRequest) -> None:
         """Saves where a signal or `checkpoint_every_steps` asks for it, and stops for a signal."""
-        if stop.signal_name is not None:
+        number = self.ranks.largest(stop.number)  # a signal may reach one rank a step earlier
+        if number:
             self.save()
-            raise Interrupted(stop.signal_name, self.step)
+            raise Interrupted(signal.Signals(number).name, self.step)
         every = self._checkpoint_every_steps
         # At the last step the epoch's own checkpoint follows, after its metrics are written.
         is_last = self.step_in_epoch == self._loader.num_batches
@@ -226,20 +276,25 @@ class Loop(ABC):
         """
         if not all(all_finite(updater.parameters) for updater in self._updaters):
             raise NonFiniteLossError(f"after step {self.step} the weights are not finite")
+        self.ranks.average_buffers(self._modules())
+        generators = self.ranks.gathered(checkpoint.rng_state())
         state = {
             "settings": dict(self.folder.settings),
             "overrides": list(self.folder.overrides),
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "step": self.step,
-            "train": self.train.state_dict(),
+            "train": self.train.of_all(self.ranks).state_dict(),
             "stopped": self.stopped,
             "seconds": self.seconds,
             "roll_backs": self.roll_backs,
+            "rng_of_others": generators[1:],
             **self._state(),
         }
-        path = checkpoint.last_checkpoint(self.folder.path)
-        checkpoint.save_checkpoint(path, self.kind, state)
+        if self.ranks.is_first:
+            path = checkpoint.last_checkpoint(self.folder.path)
+            checkpoint.save_checkpoint(path, self.kind, state)
+        self.ranks.wait()  # a process that ended before the file was whole would end the others
 
     def load(self) -> None:
         """Continues where the last checkpoint of the run stands; if it is damaged, the one before.
@@ -248,8 +303,9 @@ class Loop(ABC):
             UserError: there is none, both are damaged, or the settings differ.
         """
         last = checkpoint.last_checkpoint(self.folder.path)
-        if self.load_from(self.folder.path) != last:
+        if self.load_from(self.folder.path) != last and self.ranks.is_first:
             checkpoint.put_back(last)
+        self.ranks.wait()
 
     def load_from(self, folder: Path) -> Path:
         """Takes the state of the run in `folder`; returns the checkpoint that had it.
@@ -274,3 +330,13 @@ class Loop(ABC):
         self._seconds_before = state.get("seconds", 0.0)
         self._set_roll_backs(state.get("roll_backs", 0))
         self._load_state(state)
+        if not self.ranks.is_first:
+            self._set_own_generators(state.get("rng_of_others", []))
+
+    def _set_own_generators(self, states: list[checkpoint.State]) -> None:
+        """Those of this rank; new ones where there was no such rank when they were saved."""
+        rank = self.ranks.rank
+        if rank <= len(states):
+            checkpoint.set_rng_state(states[rank - 1])
+        else:
+            torch.manual_seed(derived_seed("rank", rank, self.step, torch.initial_seed()))

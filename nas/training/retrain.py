@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas.bilevel import Batch, BatchResult
 from nas.data import Loader, RetrainData
 from nas.deploy.weights import write_weights
+from nas.distributed import ALONE, Ranks
 from nas.finite import (
     NonFiniteLossError,
     NonFiniteSettings,
@@ -87,6 +88,7 @@ class Retrain(Loop):
         autocast: Callable[[], AbstractContextManager[object]],
         compile_network: bool = False,
         non_finite: NonFiniteSettings | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -97,6 +99,7 @@ class Retrain(Loop):
         autocast: Makes the context of forward passes.
         compile_network: Run through `torch.compile`.
         non_finite: What happens when numbers leave the finite; None: the run ends.
+        ranks: The processes that do the training together.
         """
         super().__init__(
             folder,
@@ -105,6 +108,7 @@ class Retrain(Loop):
             recipe.checkpoint_every_steps,
             (updater,),
             non_finite or NonFiniteSettings(),
+            ranks,
         )
         self.network, self.updater, self.data = network, updater, data
         self.recipe, self.autocast = recipe, autocast
@@ -145,8 +149,9 @@ class Retrain(Loop):
             if auxiliary is not None:
                 loss = loss + self.recipe.auxiliary_weight * self._loss(auxiliary, batch[1])
         if loss.device.type == "cpu":  # elsewhere reading it would wait; checked when it is shown
-            check_finite(loss.item(), "training loss")
+            check_finite(self.ranks.mean(loss.item()), "training loss")
         loss.backward()
+        self.ranks.average_gradients(self.updater.parameters)
         self.updater.step()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
@@ -154,7 +159,7 @@ class Retrain(Loop):
         return BatchResult(loss.detach(), correct, len(batch[1]))
 
     def _origin(self, batch: Batch, error: NonFiniteLossError) -> str | None:
-        if not all_finite([batch[0]]):
+        if self.ranks.largest(not all_finite([batch[0]])):
             return "the images"
         with buffers_restored(self.network):
             return first_non_finite(self.network, lambda: self.network(batch[0]))
@@ -166,7 +171,8 @@ class Retrain(Loop):
     def _figures(self) -> dict[str, float | str]:
         return {"loss": self.train.loss, "accuracy": self.train.accuracy}
 
-    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
+    def _end_epoch(self, epoch_time: EpochTime) -> dict[str, float]:
+        self.train = self.train.of_all(self.ranks)
         metrics = {
             "loss/train": self.train.loss,
             "accuracy/train_top1": self.train.accuracy,
@@ -175,16 +181,22 @@ class Retrain(Loop):
             **epoch_time.metrics(),
             **memory_metrics(self.device),
         }
-        line = f"loss {self.train.loss:.3f}  accuracy {self.train.accuracy:.1f} %"
         if self.is_last_epoch or (self.epoch + 1) % self.recipe.evaluate_every_epochs == 0:
-            found = self._test_metrics()
-            metrics |= found
-            line += f"  test top-1 {found['accuracy/test_top1']:.2f} %"
-            line += f"  top-5 {found['accuracy/test_top5']:.2f} %"
+            metrics |= self._test_metrics()
+        return metrics
+
+    def _log_epoch(self, log: RunLog, metrics: dict[str, float]) -> str:
+        line = f"loss {self.train.loss:.3f}  accuracy {self.train.accuracy:.1f} %"
+        if "accuracy/test_top1" in metrics:
+            line += f"  test top-1 {metrics['accuracy/test_top1']:.2f} %"
+            line += f"  top-5 {metrics['accuracy/test_top5']:.2f} %"
             if self.result_ema is not None:
                 line += f"  moving average {self.result_ema.top1:.2f} %"
         log.scalars(self.step, metrics, epoch=self.epoch)
         return line
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.network] if self.ema is None else [self.network, self.ema]
 
     def _test_metrics(self) -> dict[str, float]:
         self.result = self.evaluate(self.network)
@@ -201,7 +213,7 @@ class Retrain(Loop):
 
     def evaluate(self, network: nn.Module) -> TestResult:
         """Loss, top-1 and top-5 of `network` on the test set."""
-        return evaluate(network, self.data.test, self.autocast)
+        return evaluate(network, self.data.test, self.autocast, self.ranks)
 
     def _reset_epoch(self) -> None:
         self.train.reset()
@@ -228,16 +240,19 @@ class Retrain(Loop):
             self.ema.load_state_dict(state["ema"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.best_top1 = state["best_top1"]
-        self.train.load_state_dict(state["train"], self.device)
+        self.train.load_state_dict(state["train"], self.device, self.ranks)
         self.result = TestResult(*state["result"]) if state["result"] else None
         self.result_ema = TestResult(*state["result_ema"]) if state["result_ema"] else None
         checkpoint.set_rng_state(state["rng"])
 
 
 def evaluate(
-    network: nn.Module, loader: Loader, autocast: Callable[[], AbstractContextManager[object]]
+    network: nn.Module,
+    loader: Loader,
+    autocast: Callable[[], AbstractContextManager[object]],
+    ranks: Ranks = ALONE,
 ) -> TestResult:
-    """Loss, top-1 and top-5 (in percent) of `network` on all images of `loader`."""
+    """Loss, top-1 and top-5 (in percent) of `network` on all images of `loader`, of all ranks."""
     sums = torch.zeros(4, dtype=torch.float64)
     network.eval()
     with torch.no_grad():
@@ -246,7 +261,7 @@ def evaluate(
                 logits = network(images)
             sums += _test_sums(logits.float(), labels).cpu()
     network.train()
-    loss, top1, top5, count = sums.tolist()
+    loss, top1, top5, count = ranks.sums(*sums.tolist())
     return TestResult(loss / count, 100 * top1 / count, 100 * top5 / count)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel import BatchResult
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 
 PRECISIONS = ("float32", "bf16")
@@ -38,10 +39,13 @@ class StopRequest:
     """Notes SIGINT and SIGTERM while in its context, so that a loop can stop between two steps.
 
     A second signal is not held back: it acts as if this class were not there.
+
+    Attributes:
+        number: Of the signal; 0 as long as none came.
     """
 
     def __init__(self) -> None:
-        self.signal_name: str | None = None
+        self.number = 0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -50,7 +54,7 @@ class StopRequest:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_name = signal.Signals(number).name
+        self.number = number
         self._restore()
 
     def _restore(self) -> None:
@@ -102,6 +106,21 @@ class Meter:
             return math.nan
         return 100.0 * self._num_correct.item() / self.num_images
 
+    def of_all(self, ranks: Ranks) -> "Meter":
+        """One of the batches of all ranks. Waits for the device."""
+        if ranks.size == 1:
+            return self
+        whole = Meter()
+        own = (0.0, 0.0)
+        if self._loss_sum is not None and self._num_correct is not None:
+            own = self._loss_sum.item(), self._num_correct.item()
+        loss_sum, num_correct, num_images = ranks.sums(*own, self.num_images)
+        if num_images:
+            whole._loss_sum = torch.tensor(loss_sum, dtype=torch.float64)
+            whole._num_correct = torch.tensor(round(num_correct))
+            whole.num_images = round(num_images)
+        return whole
+
     def state_dict(self) -> dict[str, object]:
         """The sums, for a checkpoint."""
         return {
@@ -110,8 +129,13 @@ class Meter:
             "num_images": self.num_images,
         }
 
-    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
-        """Puts the sums back, on `device`."""
+    def load_state_dict(
+        self, state: dict[str, object], device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        """Puts the sums, which are those of all ranks, back on `device` of the first."""
+        if not ranks.is_first:
+            self.reset()
+            return
         loss_sum, correct = state["loss_sum"], state["num_correct"]
         self._loss_sum = loss_sum.to(device) if isinstance(loss_sum, Tensor) else None
         self._num_correct = correct.to(device) if isinstance(correct, Tensor) else None
@@ -163,8 +187,10 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """The device called `name`: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:<n>`.
+
+    Of several processes on a machine each takes a GPU of its own.
 
     Raises:
         UserError: no such device here.
@@ -179,8 +205,15 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device is '{name}': not a device") from None
+    if device.type == "cuda" and ranks.local_rank is not None:
+        if device.index is not None:
+            raise UserError(f"device is '{name}': several processes take one each, use device=cuda")
+        device = torch.device("cuda", ranks.local_rank)
+        name = f"{name}, for the process {ranks.local_rank} of this machine"
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"device is '{name}', but there are only {torch.cuda.device_count()} GPUs")
+    if device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
+from torch import nn
 
 from nas.benchmark_table import BenchmarkTable
 from nas.bilevel import Alternating, Batch, SingleLevel
@@ -15,6 +16,7 @@ from nas.collapse import CollapseSettings, CollapseWatch
 from nas.curvature import dominant_eigenvalue
 from nas.data import Cycle, SearchData
 from nas.deriver import derive_argmax
+from nas.distributed import ALONE, Ranks
 from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, first_non_finite
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, short_text
@@ -92,6 +94,7 @@ class Search(Loop):
         table: BenchmarkTable | None = None,
         budget: Budget | None = None,
         non_finite: NonFiniteSettings | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Args:
         folder: Where the run writes.
@@ -103,6 +106,7 @@ class Search(Loop):
         table: Of trained architectures, for the monitor alone.
         budget: What is derived must keep to it; `bilevel` has it, too.
         non_finite: What happens when numbers leave the finite; None: the run ends.
+        ranks: The processes that do the search together.
         """
         learner = bilevel.learner
         super().__init__(
@@ -112,6 +116,7 @@ class Search(Loop):
             schedule.checkpoint_every_steps,
             (learner.weights, learner.logits),
             non_finite or NonFiniteSettings(),
+            ranks,
         )
         self.space, self.data, self.schedule = space, data, schedule
         self.bilevel, self.source = bilevel, source
@@ -123,6 +128,7 @@ class Search(Loop):
         self._counts = torch.zeros_like(self.supernet.logits, requires_grad=False)
         self._gradient_norm_sum, self._num_logits_steps = 0.0, 0
         self._monitor: SearchMonitor | None = None
+        self._warning: str | None = None
         self.table, self.budget = table, budget
         self.within: SearchSpace = space
         if budget is not None:
@@ -157,7 +163,7 @@ class Search(Loop):
 
     def _origin(self, batch: Batch, error: NonFiniteLossError) -> str | None:
         model, sample = self.supernet.model, error.sample
-        if not all_finite([batch[0]]):
+        if self.ranks.largest(not all_finite([batch[0]])):
             return "the images"
         if sample is None:
             return None
@@ -179,12 +185,12 @@ class Search(Loop):
             figures["temperature"] = self.source.temperature
         return figures
 
-    def _log_epoch(self, log: RunLog, epoch_time: EpochTime) -> str:
+    def _end_epoch(self, epoch_time: EpochTime) -> dict[str, float]:
+        self.train, self.validation = (m.of_all(self.ranks) for m in (self.train, self.validation))
         metrics = self._metrics(epoch_time)
         # First of all: it may end the search, and go back to the logits of another epoch.
-        warning = self._look_for_collapse(metrics) if self._trains_logits else None
-        probabilities = self.supernet.probabilities()
-        genotype = derive_argmax(self.within, probabilities)
+        self._warning = self._look_for_collapse(metrics) if self._trains_logits else None
+        genotype = derive_argmax(self.within, self.supernet.probabilities())
         if self.budget is not None:
             metrics["budget/cost"] = self.budget.cost(genotype)
             metrics["budget/expected_cost"] = expected_cost(self.budget, self.supernet)
@@ -192,6 +198,14 @@ class Search(Loop):
         if self.is_last_epoch or (self.epoch + 1) % self.schedule.evaluate_every_epochs == 0:
             self.validation_accuracy = self.evaluate(genotype)
             metrics["accuracy/genotype_validation"] = self.validation_accuracy
+        return metrics
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.supernet.model]
+
+    def _log_epoch(self, log: RunLog, metrics: dict[str, float]) -> str:
+        probabilities = self.supernet.probabilities()
+        genotype = derive_argmax(self.within, probabilities)
         if self._monitor is None:
             every = max(1, self.epochs // MAX_PICTURES)
             self._monitor = SearchMonitor(
@@ -216,17 +230,22 @@ class Search(Loop):
         }
         shown = (f"{k} {v:.1f} %" for k, v in accuracies.items() if not math.isnan(v))
         line = "  ".join([f"loss {self.train.loss:.3f}", *shown, short_text(genotype)])
-        return line if warning is None else f"{line}\n{warning}"
+        return line if self._warning is None else f"{line}\n{self._warning}"
 
     def _look_for_collapse(self, metrics: dict[str, float]) -> str | None:
         """Does what is set where there is one; adds to `metrics`, returns what is to be said."""
         supernet, watch, action = self.supernet, self.collapse, self.schedule.collapse.action
         eigenvalue = None
         if watch.is_due(self.epoch):
-            images, labels = next(iter(self.data.validation_eval.epoch(0)))
+            # Of several ranks each has a part of a training batch, but not of an evaluation's.
+            alone = self.ranks.size == 1
+            loader = self.data.validation_eval if alone else self.data.validation
+            images, labels = next(iter(loader.epoch(0)))
             size = self.data.validation.batch_size
             batch = images[:size], labels[:size]
-            eigenvalue = dominant_eigenvalue(self.space, supernet, self.learner.loss, batch)
+            eigenvalue = self.ranks.mean(
+                dominant_eigenvalue(self.space, supernet, self.learner.loss, batch)
+            )
             metrics["architecture/eigenvalue"] = eigenvalue
         genotype = self.space.derive(supernet.probabilities())
         found = watch.judge(self.epoch, genotype, supernet.logits, eigenvalue)
@@ -278,13 +297,14 @@ class Search(Loop):
             if num_batches:
                 batches = islice(self.data.train.epoch(0), num_batches)
                 recalibrate(model, lambda batch: self.learner.weights_loss(batch, sample), batches)
+                self.ranks.average_buffers([model])
             model.eval()
             for batch in self.data.validation_eval.epoch(0):
                 meter.add(self.learner.weights_loss(batch, sample)[1])
-                if max_images is not None and meter.num_images >= max_images:
+                if max_images is not None and meter.num_images * self.ranks.size >= max_images:
                     break
         model.train()
-        return meter.accuracy
+        return meter.of_all(self.ranks).accuracy
 
     def _reset_epoch(self) -> None:
         self.train.reset()
@@ -301,7 +321,7 @@ class Search(Loop):
             "logits_optimizer": self.learner.logits.optimizer.state_dict(),
             "rng": checkpoint.rng_state(self.source.generator),
             "validation_batches": self._batches.step,
-            "validation": self.validation.state_dict(),
+            "validation": self.validation.of_all(self.ranks).state_dict(),
             "validation_accuracy": self.validation_accuracy,
             "counts": self._counts,
             "baseline": None
@@ -322,8 +342,8 @@ class Search(Loop):
         self.learner.weights.optimizer.load_state_dict(state["weights_optimizer"])
         self.learner.logits.optimizer.load_state_dict(state["logits_optimizer"])
         self._batches = Cycle(self.data.validation, state["validation_batches"])
-        self.train.load_state_dict(state["train"], device)
-        self.validation.load_state_dict(state["validation"], device)
+        self.train.load_state_dict(state["train"], device, self.ranks)
+        self.validation.load_state_dict(state["validation"], device, self.ranks)
         self.validation_accuracy = state["validation_accuracy"]
         self._counts.copy_(state["counts"])
         if self.learner.baseline is not None:

@@ -157,7 +157,8 @@ def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state
     left = (~state["masked"]).sum(1)  # what is masked fills up rows of fewer options
     assert left.min() > 1, "the search can be derived from in another way"
     (run / "genotype.json").unlink()
-    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    code_of_the_user = [setting for setting in where if setting.startswith("space.model")]
+    code, output = run_program("search", f"run_dir={run}", "resume=true", *code_of_the_user)
     assert code == 0, output
     assert (run / "genotype.json").read_text() == text
     settings = ("derive=sampled", "derive.num_samples=2")
