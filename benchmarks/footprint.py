@@ -1,6 +1,7 @@
 """What a run writes, and what it takes to begin: `python -m benchmarks.footprint`.
 
-Searches of a few steps an epoch, since what an epoch writes does not depend on its steps. Sizes are
+Searches of eight steps an epoch, since what an epoch writes does not depend on its steps; after six
+epochs every operation has been sampled, so that its momentum is in the checkpoint. Sizes are
 those of the files; what an epoch adds is the difference between two numbers of epochs.
 """
 
@@ -15,8 +16,8 @@ from pathlib import Path
 from benchmarks.programs import ROOT
 from nas.files import replace_text
 
-EPOCHS = (2, 4)
-SMALL = ("data.limit=64", "batch_size=16")
+EPOCHS = (3, 6)
+SMALL = ("data.limit=256", "batch_size=16")
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "digits, NAS-Bench-201 of the demo": ("space.channels=8", "space.cells_per_stage=1"),
     "NAS-Bench-201, C=16, N=5": ("space=nasbench201",),
