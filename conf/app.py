@@ -137,9 +137,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             logging.getLogger(FILE_LOGGER).exception("the run ends")
             raise
 
-    take_interrupts()  # from here on there is somebody to catch it
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
+        take_interrupts()  # from here on there is somebody to catch them
         refuse_code(arguments)
         start()
     except UserError as error:  # of a run in a sweep, after all others have ended
