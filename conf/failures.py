@@ -30,8 +30,8 @@ def explain(error: Exception) -> str:
     if lines[0].startswith("DataLoader worker"):
         # Raised by a signal handler, wherever the program happens to be at that moment.
         return (
-            f"a worker that loads images has died ({lines[0]}), most often for want of memory: lower "
-            "data.num_workers, and go on from the last checkpoint"
+            f"a worker that loads images has died ({lines[0]}), most often for want of memory: "
+            "lower data.num_workers, and go on from the last checkpoint"
         )
     if "in DataLoader worker process" in lines[0]:
         return f"a worker that loads images has failed: {lines[-1].strip()}"
