@@ -24,6 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
 from conf.interrupts import take_interrupts
 from conf.schema import register_schemas
+from conf.sweeps import (
+    check_installed,
+    conducting,
+    how_to_go_on,
+    is_worker,
+    note_failure,
+    run_of,
+    with_defaults,
+)
 from conf.together import MULTIRUN, arguments_of_all, fail, fail_lost, is_lost, join
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
@@ -91,7 +100,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
     command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    arguments = [for_hydra(argument) for argument in sys.argv[1:]]
+    arguments = with_defaults([for_hydra(argument) for argument in sys.argv[1:]])
     ranks = join()
     if ranks.size > 1:
         count = os.environ["LOCAL_WORLD_SIZE"]
@@ -105,9 +114,12 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
 
     def task(config: DictConfig) -> float:
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        context = HydraConfig.get()
+        folder = Path(context.runtime.output_dir)
+        sweep = Path(str(context.sweep.dir)) if context.mode == RunMode.MULTIRUN else None
+        in_sweep = run_of(sweep, str(context.job.num)) if sweep else nullcontext()
         try:
-            with only_run_in(folder) if ranks.is_first else nullcontext():
+            with in_sweep, only_run_in(folder) if ranks.is_first else nullcontext():
                 typed, launched = _arguments(program, schema, config, ranks)
                 value = launched.finished()
                 if value is not None:
@@ -122,26 +134,32 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
             if ranks.is_first and not isinstance(error, FolderInUseError):
                 logging.getLogger(FILE_LOGGER).error("%s", error)
                 _remove_if_unused(folder)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise UserError(f"{folder}: {error}") from None  # the other runs come first
+            if sweep:  # the other runs come first
+                raise note_failure(sweep, f"{folder}: {error}") from None
             fail(str(error))
         except Interrupted as stopped:
-            more = ["resume=true", *without_code(HydraConfig.get().overrides.task)[1]]
-            go_on = " ".join([command, f"run_dir={folder}", *more])
             logging.getLogger(FILE_LOGGER).info("%s", stopped)
-            print(f"{stopped}; go on with: {go_on}", file=sys.stderr)
+            if is_worker():  # whose exit would end the runs in other processes
+                raise UserError(f"{folder}: {stopped}") from None
+            more = ["resume=true", *without_code(context.overrides.task)[1]]
+            alone = f"go on with: {' '.join([command, f'run_dir={folder}', *more])}"
+            print(f"{stopped}; {how_to_go_on(sweep) if sweep else alone}", file=sys.stderr)
             raise SystemExit(stopped.exit_code) from None
         except Exception as error:
             if is_lost(error):
                 fail_lost()
             logging.getLogger(FILE_LOGGER).exception("the run ends")
+            if sweep and not wants_traceback:  # not all errors can be sent between processes
+                raise note_failure(sweep, f"{folder}: {explain(error)}") from None
             raise
 
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
         take_interrupts()  # from here on there is somebody to catch them
-        refuse_code(arguments)
-        start()
+        with conducting():
+            refuse_code(arguments)
+            check_installed(arguments)
+            start()
     except UserError as error:  # of a run in a sweep, after all others have ended
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:

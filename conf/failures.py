@@ -14,6 +14,8 @@ from hydra._internal.callbacks import Callbacks
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from conf import sweeps
+
 WANTS_TRACEBACK = "HYDRA_FULL_ERROR"
 NAMES_OF_CODE = ("hydra", "-", "space.model", "network.model", "benchmark.nasbench201")
 """What could be imported or unpickled: a user may type it, a file must not bring it."""
@@ -79,12 +81,28 @@ def without_code(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 class _NoCallbacks(Callbacks):
-    """Hydra makes its callbacks of whatever `_target_` a configuration file names."""
+    """Hydra makes its callbacks of whatever `_target_` a configuration file names.
+
+    Those of a sweep are ours. They are sent to each process that a launcher starts, where they
+    close the same ways before the first run.
+    """
 
     def __init__(self, config: DictConfig | None = None) -> None:
         if config is not None and OmegaConf.select(config, "hydra.callbacks"):
             raise HydraException("hydra.callbacks: settings cannot name code to run")
         super().__init__()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before the first run, in the process that the user has started."""
+        sweeps.begin(config)
+
+    def __reduce__(self) -> tuple[Callable[[], Callbacks], tuple[()]]:
+        return _in_worker, ()
+
+
+def _in_worker() -> Callbacks:
+    refuse_code(())
+    return _NoCallbacks()
 
 
 def _checked(configure: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:

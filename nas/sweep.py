@@ -4,6 +4,8 @@ Runs that differ in nothing but the seed form one row; other overrides tell the 
 """
 
 import argparse
+import csv
+import io
 import json
 import statistics
 import sys
@@ -12,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import UserError
+from nas.files import replace_text
 
 SUMMARY = "summary.json"
+FAILURES = "failures.txt"
+"""In the folder of a sweep: a line for each run that failed."""
 _NOT_A_SETTING = ("seed=", "run_dir=", "resume=", "hydra.")
 
 
@@ -77,26 +82,44 @@ def load_results(folders: Sequence[Path]) -> list[Result]:
     return [Result.load(path) for path in paths]
 
 
-def table(results: Sequence[Result]) -> str:
-    """A Markdown table: one row a group and metric, with mean, deviation, lowest and highest.
+COLUMNS = ("settings", "metric", "runs", "mean", "deviation", "lowest", "highest", "s a run")
+
+
+def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One row a group and metric: `COLUMNS`.
 
     The deviation is that of a sample (n - 1), as papers report it; one run has none.
     """
-    lines = [
-        "| settings | metric | runs | mean | deviation | lowest | highest | s a run |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    found: list[tuple[str, ...]] = []
     for group in dict.fromkeys(result.group for result in results):
         members = [result for result in results if result.group == group]
         seconds = statistics.mean(member.seconds for member in members)
         for metric in dict.fromkeys(name for member in members for name in member.metrics):
             values = [m.metrics[metric] for m in members if metric in m.metrics]
             deviation = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
-            lines.append(
-                f"| {group} | {metric} | {len(values)} | {statistics.mean(values):.2f} | "
-                f"{deviation} | {min(values):.2f} | {max(values):.2f} | {seconds:.0f} |"
-            )
-    return "\n".join(lines)
+            figures = (f"{statistics.mean(values):.2f}", deviation)
+            ends = (f"{min(values):.2f}", f"{max(values):.2f}", f"{seconds:.0f}")
+            found.append((group, metric, str(len(values)), *figures, *ends))
+    return found
+
+
+def table(results: Sequence[Result]) -> str:
+    """The rows as a Markdown table."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows(results)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def csv_text(results: Sequence[Result]) -> str:
+    """The rows as comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows(results)])
+    return text.getvalue()
+
+
+def failures(folders: Sequence[Path]) -> list[str]:
+    """One line for each run that failed when the sweeps in and below `folders` last ran."""
+    paths = sorted({path for folder in folders for path in folder.rglob(FAILURES)})
+    return [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def genotypes(results: Sequence[Result]) -> str:
@@ -112,14 +135,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of the folders on the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m nas.sweep", description=__doc__)
     parser.add_argument("folder", nargs="+", type=Path, help="folder of a sweep or of runs")
+    parser.add_argument("--csv", type=Path, help="a file to write the table to as well")
+    options = parser.parse_args(arguments)
     try:
-        results = load_results(parser.parse_args(arguments).folder)
+        results = load_results(options.folder)
+        if options.csv:
+            replace_text(options.csv, csv_text(results))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(results))
     print()
     print(genotypes(results))
+    for line in failures(options.folder):
+        print(f"failed: {line}")
     return 0
 
 

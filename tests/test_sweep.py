@@ -1,5 +1,6 @@
 """The table of a sweep: groups, means and deviations, and what is no sweep."""
 
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -59,6 +60,20 @@ def test_the_command_prints_the_table_and_each_genotype(
     output = capsys.readouterr().out
     assert "| 77.25 |" in output
     assert f"{tmp_path}/run: {METRIC} 77.25: |skip_connect~0|" in output
+
+
+def test_the_table_as_csv_and_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, value in enumerate((70.0, 80.0)):
+        write(tmp_path / "sweep" / str(seed), ["derive.judges=[a,b]", f"seed={seed}"], value)
+    (tmp_path / "sweep" / "failures.txt").write_text("sweep/2: batch_size is 9999\n")
+    assert main([str(tmp_path), "--csv", str(tmp_path / "table.csv")]) == 0
+    with (tmp_path / "table.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["settings"], row["runs"], row["mean"]) == ("derive.judges=[a,b]", "2", "75.00")
+    assert row["deviation"] == f"{statistics.stdev((70, 80)):.2f}"
+    assert "failed: sweep/2: batch_size is 9999" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": 3}', '{"metrics": {}}'])
