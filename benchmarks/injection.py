@@ -124,7 +124,8 @@ def _become(program: str, overrides: Sequence[str], output: int, fault: Fault | 
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # As `conf.interrupts` leaves it in a program that has been imported.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.argv = [f"{program}.py", *overrides]
         GlobalHydra.instance().clear()
         if fault is not None:

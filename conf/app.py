@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.defaults import default_settings
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
 from conf.interrupts import take_interrupts
 from conf.schema import register_schemas
@@ -126,7 +127,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
                     print(f"finished before: {folder}", file=sys.stderr)
                     return value
                 if ranks.is_first:
-                    _save_settings(config)
+                    _save_settings(program, config)
                 return run(typed, launched)
         except UserError as error:
             if wants_traceback:
@@ -153,9 +154,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
                 raise note_failure(sweep, f"{folder}: {explain(error)}") from None
             raise
 
-    take_interrupts()  # from here on there is somebody to catch it
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(task)
     try:
+        take_interrupts()  # from here on there is somebody to catch them
         with conducting():
             refuse_code(arguments)
             check_installed(arguments)
@@ -183,13 +184,14 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         fail(explain(error))
 
 
-def _save_settings(config: DictConfig) -> None:
+def _save_settings(program: str, config: DictConfig) -> None:
     """Writes what Hydra would write, which a second run in the folder must not overwrite."""
     folder, context = Path(HydraConfig.get().runtime.output_dir) / ".hydra", HydraConfig.get()
     for name, content in {
         "config": config,
         "hydra": OmegaConf.create({"hydra": context}),
         "overrides": context.overrides.task,
+        "defaults": default_settings(program, config, context.runtime.choices),
     }.items():
         replace_text(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
 

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import platform
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from nas.budget import Budget, FrontPoint
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS
@@ -13,10 +16,12 @@ from nas.genotype_text import genotype_text, short_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
 from nas.network import Cost
+from nas.release import release
 from nas.spaces import Custom
 from nas.training.description import describe_network
 from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
+from nas.training.run import device_name
 from nas.training.search import Search
 
 PICTURE = "cell.png"
@@ -51,7 +56,14 @@ def finish_search(
         metrics["budget/cost"] = run.budget.cost(genotype)
     stopped = {} if run.stopped is None else {"stopped": run.stopped}
     write_summary(
-        folder, "search", overrides, metrics, genotype=text, seconds=run.seconds, **stopped
+        folder,
+        "search",
+        overrides,
+        metrics,
+        genotype=text,
+        seconds=run.seconds,
+        environment=environment(run.supernet.device),
+        **stopped,
     )
     more = ["front.csv", "front.png"] if front else []
     rows = [
@@ -126,6 +138,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         metrics,
         genotype=genotype_text(genotype),
         seconds=run.seconds,
+        environment=environment(run.device),
         num_parameters=cost.num_parameters,
         multiply_adds=cost.multiply_adds,
     )
@@ -157,11 +170,23 @@ def write_summary(
     kind: str,
     overrides: Sequence[str],
     metrics: dict[str, float],
-    **facts: str | float,
+    **facts: str | float | dict[str, str],
 ) -> None:
     """Writes `summary.json`, which `python -m nas.sweep` reads."""
     content = {"kind": kind, "overrides": list(overrides), "metrics": metrics, **facts}
     replace_text(folder / SUMMARY, json.dumps(content, indent=2) + "\n")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a run ran on and with: releases by package, the device's own name for itself."""
+    return {
+        "release": release(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": f"{device.type}: {device_name(device)}",
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def confidence_table(genotype: Genotype) -> str:
