@@ -167,8 +167,9 @@ class Loop(ABC):
                 "all machines share"
             )
         if self.step == 0 and not self.ranks.is_first:
-            self._set_own_generators([])  # the networks have been drawn from the same ones
-        for module in self._modules():
+            self._set_own_state([])  # the networks have been drawn from the same generators
+        # What goes on has been read from one file, and each rank has statistics of its own.
+        for module in self._modules() if self.step == 0 else []:
             self.ranks.copy_first(module.state_dict().values())
         for updater in self._updaters:
             self.ranks.copy_first(updater.parameters)
@@ -276,8 +277,7 @@ class Loop(ABC):
         """
         if not all(all_finite(updater.parameters) for updater in self._updaters):
             raise NonFiniteLossError(f"after step {self.step} the weights are not finite")
-        self.ranks.average_buffers(self._modules())
-        generators = self.ranks.gathered(checkpoint.rng_state())
+        ranks = self.ranks.gathered(self._own_state())
         state = {
             "settings": dict(self.folder.settings),
             "overrides": list(self.folder.overrides),
@@ -288,7 +288,7 @@ class Loop(ABC):
             "stopped": self.stopped,
             "seconds": self.seconds,
             "roll_backs": self.roll_backs,
-            "rng_of_others": generators[1:],
+            "other_ranks": ranks[1:],
             **self._state(),
         }
         if self.ranks.is_first:
@@ -331,12 +331,21 @@ class Loop(ABC):
         self._set_roll_backs(state.get("roll_backs", 0))
         self._load_state(state)
         if not self.ranks.is_first:
-            self._set_own_generators(state.get("rng_of_others", []))
+            self._set_own_state(state.get("other_ranks", []))
 
-    def _set_own_generators(self, states: list[checkpoint.State]) -> None:
-        """Those of this rank; new ones where there was no such rank when they were saved."""
+    def _own_state(self) -> checkpoint.State:
+        """What a rank has for itself: its generators, statistics of its share of the images."""
+        # Averaging the statistics here would round, and so a stop would change the run's bits.
+        buffers = [buffer.cpu() for module in self._modules() for buffer in module.buffers()]
+        return {"rng": checkpoint.rng_state(), "buffers": buffers}
+
+    def _set_own_state(self, states: list[checkpoint.State]) -> None:
+        """Those of this rank; where there was none when they were saved, new generators."""
         rank = self.ranks.rank
         if rank <= len(states):
-            checkpoint.set_rng_state(states[rank - 1])
+            checkpoint.set_rng_state(states[rank - 1]["rng"])
+            buffers = [buffer for module in self._modules() for buffer in module.buffers()]
+            for buffer, saved in zip(buffers, states[rank - 1]["buffers"], strict=True):
+                buffer.copy_(saved)
         else:
             torch.manual_seed(derived_seed("rank", rank, self.step, torch.initial_seed()))

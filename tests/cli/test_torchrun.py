@@ -164,7 +164,7 @@ def test_a_signal_stops_all_and_they_go_on_to_the_same_bits(whole: Path, tmp_pat
     assert output.count("stopped by SIGTERM after step") == 1
     assert f"torchrun --nproc-per-node 2 search.py run_dir={folder} resume=true" in output
     assert not errors(output)
-    assert 6 <= state(folder)["step"] < 48 and len(state(folder)["rng_of_others"]) == 1
+    assert 6 <= state(folder)["step"] < 48 and len(state(folder)["other_ranks"]) == 1
     code, output = run(2, "search", f"run_dir={folder}", "resume=true")
     assert code == 0, output
     assert_same(whole, folder)

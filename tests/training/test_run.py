@@ -172,8 +172,11 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     machine_with(2, monkeypatch)
+    made_current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert made_current == [torch.device("cuda:1")]
     with pytest.raises(UserError, match="there are only 2 GPUs"):
         choose_device("cuda:2")
     for name in ("cuda:", "cuda:x", "cuda:-1", "cudax", "cuda:" + "9" * 30):
