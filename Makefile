@@ -1,10 +1,10 @@
 # make demo: search, derive, retrain and draw a cell on scikit-learn's digits.
-# make test: every check. Both set up .venv first (about 5 GB, once).
+# make test: every check but those of make test-slow. Both set up .venv first (about 5 GB, once).
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ lint: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -17,7 +17,7 @@ from nas.distributed import ALONE, Ranks
 Found = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each rank has found."""
     folder = tmp_path_factory.mktemp("ranks")

@@ -22,10 +22,13 @@ LAUNCHERS = {
     "submitit_local": ("hydra.launcher.timeout_min=5",),
     "ray": ("+hydra.launcher.ray.init.num_cpus=2",),
 }
+SLOW_LAUNCHERS = [name for name in LAUNCHERS if name != "joblib"]
 LONG = (*TINY_SEARCH, "epochs=40", "evaluate_every_epochs=40")
 
 
-@pytest.fixture(params=LAUNCHERS)
+@pytest.fixture(
+    params=["joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_LAUNCHERS)]
+)
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = str(request.param)
     pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
