@@ -101,7 +101,7 @@ class Ranks:
     def average_buffers(self, modules: Iterable[nn.Module]) -> None:
         """Averages the running statistics, each rank's being those of its share of the images.
 
-        They are moving means, linear in what goes in, so it does not matter when this is done.
+        They are moving means, linear in what goes in, so but for rounding it does not matter when.
         """
         buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
         self.average(buffers)
