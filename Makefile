@@ -1,10 +1,11 @@
 # make demo: search, derive, retrain and draw a cell on scikit-learn's digits.
 # make test: every check but those of make test-slow. Both set up .venv first (about 5 GB, once).
+# make docs: the documentation as a site, in site/; a warning is an error.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo docs test test-slow lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,11 +25,14 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+test: lint docs
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
