@@ -23,11 +23,11 @@ class BudgetConfig:
     """What all limits have."""
 
     name: str = MISSING
-    fraction: float | None = None  # of the range of the space, instead of a target
-    rate: float = 0.05
-    front_limits: int = 10
-    max_images: int | None = 2000
-    network: NetworkConfig = field(default_factory=NetworkConfig)  # that is counted
+    fraction: float | None = None  # of the way from the cheapest to the dearest architecture
+    rate: float = 0.05  # of the multiplier that weighs the cost in the loss of the logits
+    front_limits: int = 10  # limits for which the front has architectures; 0: no front
+    max_images: int | None = 2000  # validation images for each point of the front; null: all
+    network: NetworkConfig = field(default_factory=NetworkConfig)  # of which the cost is
 
     def __post_init__(self) -> None:
         if self.fraction is not None and not 0 <= self.fraction <= 1:
@@ -51,7 +51,7 @@ class BudgetConfig:
 class CountedBudgetConfig(BudgetConfig):
     """A limit on what is counted, see `nas.costs`."""
 
-    target: float | None = None
+    target: float | None = None  # limit, in the unit of the cost
 
     def __post_init__(self) -> None:
         BudgetConfig.__post_init__(self)
@@ -64,8 +64,8 @@ class CountedBudgetConfig(BudgetConfig):
 class LatencyBudgetConfig(BudgetConfig):
     """A limit on the latency, predicted from a table that `profile_space.py` has measured."""
 
-    target_ms: float | None = None
-    table: str = MISSING  # latency.json
+    target_ms: float | None = None  # limit, in milliseconds a batch
+    table: str = MISSING  # latency.json that profile_space.py has written
 
     def __post_init__(self) -> None:
         BudgetConfig.__post_init__(self)

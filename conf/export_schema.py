@@ -16,12 +16,12 @@ class ExportConfig:
 
     run: str = MISSING  # folder of a finished retraining, or of an export
     output: str | None = None  # folder that is written; null: `export` in that of the retraining
-    formats: list[str] | None = None  # of safetensors (always), pt2, onnx; null: all that go here
+    formats: list[str] | None = None  # safetensors is always written; null: all that go here
     tolerance: float = 1e-4  # largest difference of a logit, as a share of the largest logit
     model: str | None = None  # custom: the class that was trained; it is imported, and so run
     trust_recorded_model: bool = False  # custom: import the class that the run names
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
-    run_dir: str = MISSING  # of the log
+    run_dir: str = MISSING  # folder of the log
 
     def __post_init__(self) -> None:
         for name in self.formats or ():

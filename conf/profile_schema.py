@@ -15,11 +15,11 @@ from nas.training.run import PRECISIONS
 class ProfileConfig:
     """Settings of `profile_space.py`."""
 
-    seed: int = 0
+    seed: int = 0  # of the networks that are drawn
     batch_size: int = 1  # images at a time
-    in_channels: int | None = None  # of the images; null: those of the data, likewise below
-    image_size: int | None = None  # with all three given no data is opened
-    num_classes: int | None = None
+    in_channels: int | None = None  # of the images; null: those of the data
+    image_size: int | None = None  # pixels a side; null: that of the data
+    num_classes: int | None = None  # with all three given no data is opened
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
     precision: str = "float32"  # or bf16 (autocast)
@@ -28,9 +28,9 @@ class ProfileConfig:
     num_calibration: int = 12  # networks that the calibration is fitted on
     num_checked: int = 50  # further networks, on which predictions are checked
     output: str | None = None  # file of the table; null: latency.json in the folder of the run
-    run_dir: str = MISSING
-    space: Any = MISSING
-    data: DataSettings = MISSING
+    run_dir: str = MISSING  # folder of the run
+    space: Any = MISSING  # what is measured
+    data: DataSettings = MISSING  # whose images
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -56,8 +56,8 @@ class SamplerConfig:
 class TemperatureSamplerConfig(SamplerConfig):
     """A sampler with a temperature, on a straight line from the first epoch to the last."""
 
-    temperature_start: float = 10.0
-    temperature_end: float = 0.1
+    temperature_start: float = 10.0  # of the first epoch
+    temperature_end: float = 0.1  # of the last epoch
 
     def __post_init__(self) -> None:
         SamplerConfig.__post_init__(self)
@@ -78,9 +78,9 @@ class FirstOrderConfig:
     """Weights and logits in turn; a round is `weight_steps` and then `logits_steps` updates."""
 
     name: str = "first_order"
-    order: str = "weights_first"  # or logits_first
-    weight_steps: int = 1
-    logits_steps: int = 1
+    order: str = "weights_first"  # or logits_first: what a round begins with
+    weight_steps: int = 1  # updates of the weights in a round
+    logits_steps: int = 1  # updates of the logits in a round
     groups: int = 1  # parts of a batch, each with samples of its own, in updates of both kinds
     logits_samples: int | None = None  # averaged in an update; null: as the sampler needs
     weight_samples: str = "sampler"  # or uniform; fair: each operation once in every update
@@ -124,7 +124,7 @@ class SampledConfig:
     """Derive the best of `num_samples` genotypes drawn from the logits, on validation data."""
 
     name: str = "sampled"
-    num_samples: int = 100
+    num_samples: int = 100  # genotypes that are drawn
     max_images: int | None = None  # validation images for each; null: all
 
     def __post_init__(self) -> None:
@@ -153,15 +153,15 @@ class LocalSearchConfig(SampledConfig):
     """From genotypes drawn from the logits to the best by single changes, as the judges rank."""
 
     name: str = "local_search"
-    judges: list[str] = field(default_factory=lambda: [VALIDATION])
+    judges: list[str] = field(default_factory=lambda: [VALIDATION])  # rank genotypes
     beam: int = 3  # the search ends when the neighbours of so many of the best have been judged
-    max_evaluations: int = 500
+    max_evaluations: int = 500  # genotypes that are judged at most
     finalists: int = 0  # so many of the best are trained alone, then neighbours of the best
-    final_trainings: int = 60  # at most
-    final_steps: int = 100  # of each
+    final_trainings: int = 60  # finalists and neighbours that are trained at most
+    final_steps: int = 100  # steps of each of these trainings
     playoff: int = 0  # so many of the best are trained once more, for longer, which alone decides
-    playoff_steps: int = 300  # of each
-    network: NetworkConfig = field(default_factory=NetworkConfig)  # of the finalists
+    playoff_steps: int = 300  # steps of each training of the play-off
+    network: NetworkConfig = field(default_factory=NetworkConfig)  # sizes of the finalists
 
     def __post_init__(self) -> None:
         SampledConfig.__post_init__(self)
@@ -189,22 +189,22 @@ class LocalSearchConfig(SampledConfig):
 class RunConfig:
     """What searches and retrainings have in common."""
 
-    seed: int = 0
-    epochs: int = MISSING
-    batch_size: int = MISSING
+    seed: int = 0  # of weights, samples, order and augmentation of the images
+    epochs: int = MISSING  # passes over the training images (search: over the half for the weights)
+    batch_size: int = MISSING  # images of an update, of all processes together
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
     precision: str = "float32"  # or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
     sync_batch_norm: bool = False  # under torchrun: normalise by the images of all processes
-    evaluate_every_epochs: int = 1
+    evaluate_every_epochs: int = 1  # how often the accuracy is measured
     checkpoint_every_steps: int = 0  # besides those after each epoch; 0: none
-    run_dir: str = MISSING  # a folder with a checkpoint is continued
+    run_dir: str = MISSING  # folder of the run; one with a checkpoint is continued
     resume: bool = False  # without a run_dir: continue the newest run
-    data: DataSettings = MISSING
-    weights: OptimizerSettings = MISSING
-    non_finite: NonFiniteSettings = field(default_factory=NonFiniteSettings)
+    data: DataSettings = MISSING  # images, their split and augmentation
+    weights: OptimizerSettings = MISSING  # optimiser of the network weights
+    non_finite: NonFiniteSettings = field(default_factory=NonFiniteSettings)  # NaN, infinity
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -222,7 +222,7 @@ class WarmStartConfig:
     """Logits to start from, by a training-free score of untrained networks."""
 
     score: str | None = None  # naswot, synflow, multiply_adds or parameters; null: none
-    num_samples: int = 200
+    num_samples: int = 200  # untrained networks that are scored
     strength: float = 1.5  # moves the mean of the score by so many standard deviations
 
     def __post_init__(self) -> None:
@@ -235,9 +235,9 @@ class WarmStartConfig:
 class BenchmarkConfig:
     """A table of trained architectures to look results up in; the search does not see it."""
 
-    nasbench201: str | None = None  # CSV file (architecture, cifar10_test) or NATS-Bench's own
-    epochs: int = 200  # that its accuracies were got with
-    column: str = "cifar10_test"
+    nasbench201: str | None = None  # CSV file or NATS-Bench's own; null: none
+    epochs: int = 200  # of the trainings that its accuracies were got with
+    column: str = "cifar10_test"  # of the CSV file that has the accuracies
 
     def __post_init__(self) -> None:
         at_least("benchmark", self, epochs=1)
@@ -247,8 +247,8 @@ class BenchmarkConfig:
 class PruningConfig:
     """Progressive pruning: each choice loses its least probable options during the search."""
 
-    epochs: list[int] = field(default_factory=list)  # after so many epochs, e.g. [20, 35]
-    keep: list[int] = field(default_factory=list)  # options of each choice from then on: [4, 2]
+    epochs: list[int] = field(default_factory=list)  # when options are dropped: [20,35]
+    keep: list[int] = field(default_factory=list)  # options of each choice from then on: [4,2]
 
     def __post_init__(self) -> None:
         if len(self.epochs) != len(self.keep):
@@ -289,20 +289,20 @@ class PruningConfig:
 class SearchConfig(RunConfig):
     """Settings of `search.py`."""
 
-    warmup_epochs: int = 0  # only the weights are trained in these
+    warmup_epochs: int = 0  # first epochs in which only the weights are trained
     update_unsampled: bool = False  # decay and momentum also for operations that were not sampled
     recalibration_batches: int = 10  # for space.track_running_stats, before a genotype is scored
     kernels: str = "auto"  # plain, fused or compiled; auto: fused on a CPU, plain on a GPU
-    space: Any = MISSING
-    sampler: Any = MISSING
-    bilevel: Any = MISSING
-    derive: Any = MISSING
-    budget: Any = MISSING
-    logits: OptimizerSettings = MISSING
-    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    pruning: PruningConfig = field(default_factory=PruningConfig)
-    collapse: CollapseSettings = field(default_factory=CollapseSettings)
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    space: Any = MISSING  # what is searched
+    sampler: Any = MISSING  # how architectures are drawn, and their gradient
+    bilevel: Any = MISSING  # which updates weights and logits get, in which order
+    derive: Any = MISSING  # how the genotype is chosen at the end
+    budget: Any = MISSING  # limit on what the genotype may cost
+    logits: OptimizerSettings = MISSING  # optimiser of the architecture logits
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)  # logits to start from
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # drops options during the search
+    collapse: CollapseSettings = field(default_factory=CollapseSettings)  # to skip connections
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)  # table for looking up only
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
@@ -358,13 +358,13 @@ class RetrainConfig(RunConfig):
     """Settings of `retrain.py`."""
 
     genotype: str = MISSING  # genotype.json, run folder, text form or published name
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    eval_batch_size: int = 256
+    network: NetworkConfig = field(default_factory=NetworkConfig)  # sizes of the network
+    eval_batch_size: int = 256  # images of a forward pass over the test set
     auxiliary_weight: float = 0.0  # of the auxiliary head's loss; 0: no such head
-    drop_path: float = 0.0  # probability in the last epoch, growing from 0
-    label_smoothing: float = 0.0
+    drop_path: float = 0.0  # probability of a path to be dropped, in the last epoch; grows from 0
+    label_smoothing: float = 0.0  # share of a label that all classes get
     ema_decay: float = 0.0  # moving average of the weights, per step; 0: none
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile of the network
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
