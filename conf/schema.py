@@ -181,8 +181,10 @@ class LocalSearchConfig(SampledConfig):
         for name in self.judges:
             if name not in known:
                 raise ValueError(unknown_name("judge", name, known, "derive.judges"))
-        if not self.judges or len(set(self.judges)) < len(self.judges):
+        if len(set(self.judges)) < len(self.judges):
             raise ValueError(f"derive.judges must be different names, got {list(self.judges)}")
+        if not self.judges and self.finalists == 0:
+            raise ValueError("derive.judges may be empty only where derive.finalists is above 0")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -95,12 +95,15 @@ def rank(
     """The pool, best first; ties keep their order.
 
     Args:
-        pool: Genotypes and what the judges say of them.
+        pool: Genotypes and what the judges say of them; without judges all stand alike.
         scale: What makes the judges comparable.
         weights: Of the judges; None for equal ones.
     """
-    scaled = scale(np.array([values for _, values in pool], dtype=np.float64))
-    standings = np.average(scaled, axis=1, weights=weights)
+    scaled = np.array([values for _, values in pool], dtype=np.float64)
+    if scaled.size:
+        standings = np.average(scale(scaled), axis=1, weights=weights)
+    else:
+        standings = np.zeros(len(pool))
     found = [
         Judged(genotype, values, float(standing))
         for (genotype, values), standing in zip(pool, standings, strict=True)

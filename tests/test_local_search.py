@@ -55,6 +55,13 @@ def test_judges_of_different_scales_count_the_same() -> None:
     assert [judged.values[0] for judged in rank([(g, v[:1]) for g, v in pool])] == [3, 2.5, 2, 1]
 
 
+def test_without_judges_all_stand_alike_and_keep_their_order() -> None:
+    pool = [(genotype("a"), ()), (genotype("b"), ())]
+    found = rank(pool)
+    assert [judged.standing for judged in found] == [0.0, 0.0]
+    assert [judged.genotype for judged in found] == [pool[0][0], pool[1][0]]
+
+
 def test_weights_of_the_judges() -> None:
     pool = [(genotype(o), values) for o, values in zip("abc", [(1, 1), (2, 3), (3, 2)])]  # noqa: B905
 

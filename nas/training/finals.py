@@ -109,7 +109,7 @@ def hold(
         beam=1,
         max_evaluations=finals.num_trainings,
         scale=standard_scores,
-        weights=[*[1.0] * num_judges, num_judges],
+        weights=[*[1.0] * num_judges, max(num_judges, 1)],
     )
     best, others = found[: finals.num_in_playoff], found[finals.num_in_playoff :]
     if len(best) > 1:

@@ -107,6 +107,14 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
     assert (skips.standing, convs.standing) == expected
 
 
+def test_trainings_alone_decide_where_nobody_else_judges(search: Search) -> None:
+    ranked = [Judged(SKIPS, (), 0.0), Judged(CONVS, (), 0.0)]
+    found = hold(replace(FINALS, steps=8), search, ranked, Jury([]), lambda _: ())
+    losses = train(replace(FINALS, steps=8), search, [SKIPS, CONVS], 8)
+    assert [judged.standing for judged in found] == [1.0, -1.0]
+    assert found[0].values == (pytest.approx(-min(losses)),)
+
+
 def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
     asked: list[str] = []
 
