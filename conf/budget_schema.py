@@ -23,7 +23,7 @@ class BudgetConfig:
     """What all limits have."""
 
     name: str = MISSING
-    fraction: float | None = None  # of the way from the cheapest to the dearest architecture
+    fraction: float | None = None  # share of the way from the cheapest architecture to the dearest
     rate: float = 0.05  # of the multiplier that weighs the cost in the loss of the logits
     front_limits: int = 10  # limits for which the front has architectures; 0: no front
     max_images: int | None = 2000  # validation images for each point of the front; null: all

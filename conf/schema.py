@@ -78,13 +78,13 @@ class FirstOrderConfig:
     """Weights and logits in turn; a round is `weight_steps` and then `logits_steps` updates."""
 
     name: str = "first_order"
-    order: str = "weights_first"  # or logits_first: what a round begins with
+    order: str = "weights_first"  # weights_first or logits_first, in a round
     weight_steps: int = 1  # updates of the weights in a round
     logits_steps: int = 1  # updates of the logits in a round
     groups: int = 1  # parts of a batch, each with samples of its own, in updates of both kinds
     logits_samples: int | None = None  # averaged in an update; null: as the sampler needs
-    weight_samples: str = "sampler"  # or uniform; fair: each operation once in every update
-    baseline: str = "none"  # or running_mean, of the inner products that train the logits
+    weight_samples: str = "sampler"  # sampler, uniform or fair (each operation once an update)
+    baseline: str = "none"  # running_mean or none: of inner products that train the logits
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -196,7 +196,7 @@ class RunConfig:
     batch_size: int = MISSING  # images of an update, of all processes together
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
-    precision: str = "float32"  # or bf16 (autocast)
+    precision: str = "float32"  # float32 or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
     sync_batch_norm: bool = False  # under torchrun: normalise by the images of all processes

@@ -39,7 +39,7 @@ class DARTSConfig:
     channels: int = 16  # of the first cells; doubled at each reduction cell
     cells: int = 8  # reduction cells included
     nodes: int = 4  # intermediate nodes of a cell
-    stem: str = "cifar"  # cifar keeps the resolution, imagenet divides it by 8
+    stem: str = "cifar"  # keeps the resolution (cifar) or divides it by 8 (imagenet)
     stem_multiplier: int = 3  # channels of the CIFAR stem, in multiples of channels
     operations: list[str] = MISSING  # candidates of every edge
     affine: bool = False  # scale and shift of batch norm in the supernet's cells
