@@ -94,10 +94,10 @@ METHODS: dict[str, Method] = {
         (
             *_RANDOM,
             "derive.judges=[]",
-            "derive.num_samples=150",  # a few come twice
-            "derive.max_evaluations=120",
-            "derive.finalists=120",
-            "derive.final_trainings=120",
+            "derive.num_samples=120",  # a few come twice
+            "derive.max_evaluations=100",
+            "derive.finalists=100",
+            "derive.final_trainings=100",
         ),
         judge=None,
     ),
