@@ -106,6 +106,7 @@ def build(config: SearchConfig, launched: Launch) -> Search:
         ranks=ranks,
     )
     space = build_space(config.space, data.info)
+    finals_of(config, space)  # sizes that it does not have are told before the search
     table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)
     if config.sync_batch_norm:  # before the fast kernels, which leave such norms alone
@@ -158,7 +159,7 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
             max_evaluations=rule.max_evaluations,
             max_images=rule.max_images,
             seed=config.seed,
-            finals=finals_of(config),
+            finals=finals_of(config, run.space),
         )
     if rule.name == "perturbation":
         return by_perturbation(

@@ -29,11 +29,11 @@ from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.latency import LatencyTable
 from nas.monitor.console import Progress
-from nas.network import build_network
+from nas.network import build_network, check_sizes
 from nas.ops import OPERATIONS, Norm
 from nas.optimizers import Updater
 from nas.samplers import SampleSource
-from nas.spaces import SPACES, SearchSpace, nasbench201
+from nas.spaces import SPACES, Custom, SearchSpace, nasbench201
 from nas.training.finals import Finals
 from nas.training.retrain import Recipe
 from nas.training.run import autocast_for
@@ -211,18 +211,26 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
     )
 
 
-def finals_of(config: SearchConfig) -> Finals | None:
-    """The finals of a local search, where there are any."""
+def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
+    """The finals of a local search, where there are any.
+
+    Raises:
+        UserError: `derive.network` has a size that networks of the space do not have.
+    """
     rule = config.derive
-    if rule.finalists == 0:
+    if getattr(rule, "finalists", 0) == 0:
         return None
+    sizes = sizes_of(rule.network)
+    if isinstance(space, Custom):
+        sizes = {"model": space.model, "arguments": space.arguments, **sizes}
+    check_sizes(space.name, sizes, "derive.network")
     return Finals(
         num_finalists=rule.finalists,
         num_trainings=rule.final_trainings,
         steps=rule.final_steps,
         num_in_playoff=rule.playoff,
         playoff_steps=rule.playoff_steps,
-        sizes=sizes_of(rule.network),
+        sizes=sizes,
         weights=config.weights,
         seed=config.seed,
         channels_last=config.channels_last,

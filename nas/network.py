@@ -36,13 +36,7 @@ def build_network(
         UserError: unknown space, a size that the space does not have, or an unfit genotype.
     """
     space_type = SPACES.get(genotype.space, "genotype.space")
-    fields = space_type.__dataclass_fields__  # type: ignore[attr-defined]
-    foreign = [name for name in sizes if name not in fields]
-    if foreign:
-        raise UserError(
-            f"network.{foreign[0]}: a network of the space {genotype.space} has no such size; "
-            f"leave it at null"
-        )
+    check_sizes(genotype.space, sizes, "network")
     try:
         given = {**genotype.sizes, **sizes}
         space = space_type(in_channels=in_channels, num_classes=num_classes, **given)
@@ -50,6 +44,20 @@ def build_network(
         raise UserError(f"genotype: sizes that {genotype.space} has not: {error}") from None
     network: nn.Module = space.build_network(genotype, auxiliary=auxiliary)
     return network
+
+
+def check_sizes(space: str, sizes: Mapping[str, Any], key: str) -> None:
+    """Refuses sizes that networks of `space` do not have.
+
+    Raises:
+        UserError: it names the size as a setting of `key`.
+    """
+    fields = SPACES.get(space, "space").__dataclass_fields__  # type: ignore[attr-defined]
+    foreign = [name for name in sizes if name not in fields]
+    if foreign:
+        raise UserError(
+            f"{key}.{foreign[0]}: a network of the space {space} has no such size; leave it at null"
+        )
 
 
 @dataclass(frozen=True)

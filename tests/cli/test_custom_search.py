@@ -55,6 +55,7 @@ def test_from_a_model_to_a_trained_network(run_program: Run, tmp_path: Path) -> 
         ("sampler=dirichlet", "pruning.epochs=[1]", "pruning.keep=[1]"),
         ("sampler=score_function", "derive=sampled", "derive.num_samples=4"),
         ("derive=local_search", "derive.max_evaluations=9", "derive.judges=[validation,naswot]"),
+        ("derive=finals", "derive.final_trainings=12", "derive.final_steps=2", "derive.playoff=0"),
         ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1"),
         ("warm_start.score=synflow", "warm_start.num_samples=8", "precision=bf16"),
         ("bilevel.weight_samples=fair", "bilevel.groups=2", "update_unsampled=true"),

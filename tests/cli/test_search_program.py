@@ -326,6 +326,7 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("derive=perturbation", "derive.max_images=0"), r"derive.max_images is 0: must be at"),
         (("derive=local_search", "derive.judges=[naswort]"), r"did you mean 'naswot'\?"),
         (("derive=local_search", "derive.judges=[]"), r"derive.judges may be empty only where"),
+        (("derive=finals", "derive.network.cells=4"), r"derive.network.cells: .* no such size"),
         (("sampler.temperature_end=0",), r"sampler.temperature_end is 0.0: must be positive"),
         (("space.operations=[none,nor_conv_3x4]",), r"did you mean 'nor_conv_3x3'\?"),
         (("space.operations=[none,none]",), r"space.operations must be different names"),
