@@ -5,6 +5,7 @@ The folder that is written has the network as safetensors with its genotype and 
 the network; and a model card.
 """
 
+import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import time
 from pathlib import Path
 

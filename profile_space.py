@@ -5,7 +5,7 @@ it has there. The latency table that is written, `latency.json`, predicts any ne
 (`nas.latency`); how well, random networks tell that are measured as a whole.
 """
 
-import conf.interrupts  # noqa: F401, I001 - before what takes seconds
+import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import time
 from dataclasses import replace
 from pathlib import Path

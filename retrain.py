@@ -5,7 +5,7 @@ or the name of a published cell. The plain network is trained on the whole train
 recipe of DARTS as far as it is asked for, and measured on the test set.
 """
 
-import conf.interrupts  # noqa: F401, I001 - before what takes seconds
+import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import math
 import time
 

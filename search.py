@@ -5,7 +5,7 @@ architecture logits; a bilevel optimiser trains weights and logits on separate h
 a deriver turns the logits into one discrete cell, `genotype.json`, for `retrain.py`.
 """
 
-import conf.interrupts  # noqa: F401, I001 - before what takes seconds
+import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import math
 import time
 from dataclasses import asdict

@@ -124,7 +124,7 @@ def _become(program: str, overrides: Sequence[str], output: int, fault: Fault | 
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        # As `conf.interrupts` leaves it in a program that has been imported.
+        # As `conf.at_once` leaves it in a program that has been imported.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.argv = [f"{program}.py", *overrides]
         GlobalHydra.instance().clear()

@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 import retrain
 import search
 from benchmarks.measure import print_table, save
-from conf.app import CONF_DIR, Launch
+from conf.app import Launch
+from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from nas.bilevel import Batch
 from nas.monitor.memory import resident_mib

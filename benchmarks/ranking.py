@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from benchmarks.measure import print_table, save
-from conf.app import CONF_DIR, Launch
+from conf.app import Launch
+from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
 from nas.benchmark_table import BenchmarkTable
 from nas.deriver import draw_genotype

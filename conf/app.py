@@ -6,24 +6,25 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.at_once import take_interrupts
 from conf.defaults import default_settings
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
-from conf.interrupts import take_interrupts
+from conf.messages import describe
+from conf.outline import CONF_DIR
+from conf.questions import answer, command_of
 from conf.schema import register_schemas
 from conf.sweeps import (
     check_installed,
@@ -43,7 +44,6 @@ from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.loop import FILE_LOGGER
 from nas.training.run import Interrupted, flat_settings
 
-CONF_DIR = Path(__file__).parent.resolve()
 LARGEST = 2**31 - 1
 """No setting has a use for larger integers, and some are handed to code that cannot hold them."""
 
@@ -95,12 +95,14 @@ class Launch:
 def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], float]) -> None:
     """Composes the configuration of `program`, checks it against `schema` and calls `run`.
 
-    Exits with 1 and one line on a user's mistake; with 130 or 143 after a signal.
+    Exits with 0 where a question is answered instead, with 1 and one line on a user's mistake, and
+    with 130 or 143 after a signal.
     """
     logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
     OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
-    command = f"python {program}.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    answer(program, sys.argv[1:])
+    command = command_of(program)
     arguments = with_defaults([for_hydra(argument) for argument in sys.argv[1:]])
     ranks = join()
     if ranks.size > 1:
@@ -166,7 +168,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        fail(_describe(error, program))
+        fail(describe(error, program))
     except KeyboardInterrupt:  # where no loop takes it: while data is loaded, or at the end
         print("stopped by SIGINT", file=sys.stderr)
         raise SystemExit(130) from None
@@ -299,51 +301,6 @@ def _newest(parent: Path) -> Path | None:
 def _newest_or_new(parent: str, name: str, resume: bool) -> str:
     """The newest run with a checkpoint under `parent` if `resume`, else `parent/name`."""
     return str((_newest(Path(parent)) if resume else None) or Path(parent) / name)
-
-
-def _describe(error: Exception, program: str) -> str:
-    """One line for an error of Hydra's: what, where, what is allowed, the nearest match."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or [])
-        if options:
-            listed = ", ".join(sorted(options))
-            return f"unknown {group} '{option}': allowed are {listed}{_hint(option, options)}"
-    cause: BaseException = error
-    seen = {id(cause)}  # OmegaConf raises errors that are caused by each other
-    while cause.__cause__ is not None and id(cause.__cause__) not in seen:
-        cause = cause.__cause__
-        seen.add(id(cause))
-    key = getattr(cause, "full_key", None)
-    lines = str(cause).splitlines() or [type(cause).__name__]
-    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-    if key and "not in" in reason:
-        keys = _known_keys(program)
-        return (
-            f"unknown setting '{key}'{_hint(key, keys)} (python {program}.py --cfg job lists all)"
-        )
-    where = f"{key}: " if key and key not in reason else ""
-    return f"{where}{reason}"
-
-
-def _known_keys(program: str) -> list[str]:
-    """All dotted keys of the default configuration, groups included."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose(program), resolve=False)
-    return list(_dotted(config, ""))
-
-
-def _dotted(node: object, prefix: str) -> Iterable[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _remove_if_unused(run_dir: Path) -> None:

@@ -376,31 +376,34 @@ class RetrainConfig(RunConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}: must lie in [0, 1)")
 
 
+SCHEMAS = {
+    "search": SearchConfig,
+    "retrain": RetrainConfig,
+    "profile": ProfileConfig,
+    "export": ExportConfig,
+    "data": DataSettings,
+    "nasbench201": NASBench201Config,
+    "custom": CustomConfig,
+    "mobilenet": MobileNetConfig,
+    "vit": ViTConfig,
+    "no_budget": NoBudgetConfig,
+    "counted_budget": CountedBudgetConfig,
+    "latency_budget": LatencyBudgetConfig,
+    "darts": DARTSConfig,
+    "sampler": SamplerConfig,
+    "temperature_sampler": TemperatureSamplerConfig,
+    "first_order": FirstOrderConfig,
+    "second_order": SecondOrderConfig,
+    "single_level": SingleLevelConfig,
+    "argmax": ArgmaxConfig,
+    "sampled": SampledConfig,
+    "local_search": LocalSearchConfig,
+    "perturbation": PerturbationConfig,
+}
+"""By their names in Hydra's group `schema`; `conf/outline.py` reads them from this text."""
+
+
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra, in the group `schema`."""
-    store = ConfigStore.instance()
-    for name, node in {
-        "search": SearchConfig,
-        "retrain": RetrainConfig,
-        "profile": ProfileConfig,
-        "export": ExportConfig,
-        "data": DataSettings,
-        "nasbench201": NASBench201Config,
-        "custom": CustomConfig,
-        "mobilenet": MobileNetConfig,
-        "vit": ViTConfig,
-        "no_budget": NoBudgetConfig,
-        "counted_budget": CountedBudgetConfig,
-        "latency_budget": LatencyBudgetConfig,
-        "darts": DARTSConfig,
-        "sampler": SamplerConfig,
-        "temperature_sampler": TemperatureSamplerConfig,
-        "first_order": FirstOrderConfig,
-        "second_order": SecondOrderConfig,
-        "single_level": SingleLevelConfig,
-        "argmax": ArgmaxConfig,
-        "sampled": SampledConfig,
-        "local_search": LocalSearchConfig,
-        "perturbation": PerturbationConfig,
-    }.items():
-        store.store(group="schema", name=name, node=node)
+    """Makes the schemas known to Hydra."""
+    for name, node in SCHEMAS.items():
+        ConfigStore.instance().store(group="schema", name=name, node=node)

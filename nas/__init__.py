@@ -8,19 +8,26 @@ trained network, `load` gives the module and `Predictor` labels for images.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nas.choice import Choice, InputChoice, Repeat
-from nas.plain import derive
-from nas.values import ValueChoice
-
 if TYPE_CHECKING:
+    from nas.choice import Choice, InputChoice, Repeat
     from nas.deploy.load import load
     from nas.deploy.predictor import Predictor
+    from nas.plain import derive
+    from nas.values import ValueChoice
 
 __all__ = ["Choice", "InputChoice", "Predictor", "Repeat", "ValueChoice", "derive", "load"]
 
-# Imported when they are asked for: torchvision takes seconds, which models with choices in them
-# need not wait for.
-_LATER = {"load": "nas.deploy.load", "Predictor": "nas.deploy.predictor"}
+# Imported when they are asked for: PyTorch and torchvision take seconds, which neither `--help`
+# nor a model with choices in it need wait for.
+_LATER = {
+    "Choice": "nas.choice",
+    "InputChoice": "nas.choice",
+    "Predictor": "nas.deploy.predictor",
+    "Repeat": "nas.choice",
+    "ValueChoice": "nas.values",
+    "derive": "nas.plain",
+    "load": "nas.deploy.load",
+}
 
 
 def __getattr__(name: str) -> Any:

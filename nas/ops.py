@@ -146,49 +146,59 @@ def dilated_conv(channels: int, kernel_size: int, stride: int, norm: Norm) -> nn
 
 @OPERATIONS.register("none")
 def _none(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """No connection."""
     return Zero(stride)
 
 
 @OPERATIONS.register("skip_connect")
 def _skip_connect(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """The input as it is; halved by two 1x1 convolutions where the stride is 2."""
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
 
 
 @OPERATIONS.register("nor_conv_1x1")
 def _nor_conv_1x1(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """ReLU, 1x1 convolution, batch norm (NAS-Bench-201)."""
     return ReLUConvBN(channels, channels, 1, stride, norm)
 
 
 @OPERATIONS.register("nor_conv_3x3")
 def _nor_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """ReLU, 3x3 convolution, batch norm (NAS-Bench-201)."""
     return ReLUConvBN(channels, channels, 3, stride, norm)
 
 
 @OPERATIONS.register("avg_pool_3x3")
 def _avg_pool_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """3x3 average pooling, padding not counted."""
     return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
 
 
 @OPERATIONS.register("max_pool_3x3")
 def _max_pool_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """3x3 max pooling."""
     return nn.MaxPool2d(3, stride, padding=1)
 
 
 @OPERATIONS.register("sep_conv_3x3")
 def _sep_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """3x3 depthwise separable convolution, applied twice (DARTS)."""
     return separable_conv(channels, 3, stride, norm)
 
 
 @OPERATIONS.register("sep_conv_5x5")
 def _sep_conv_5x5(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """5x5 depthwise separable convolution, applied twice (DARTS)."""
     return separable_conv(channels, 5, stride, norm)
 
 
 @OPERATIONS.register("dil_conv_3x3")
 def _dil_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """3x3 depthwise separable convolution with dilation 2 (DARTS)."""
     return dilated_conv(channels, 3, stride, norm)
 
 
 @OPERATIONS.register("dil_conv_5x5")
 def _dil_conv_5x5(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """5x5 depthwise separable convolution with dilation 2 (DARTS)."""
     return dilated_conv(channels, 5, stride, norm)

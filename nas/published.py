@@ -11,6 +11,20 @@ cell, and 3x3 convolutions on every edge.
 from nas.genotype import Genotype
 from nas.genotype_text import parse_darts, parse_nasbench201
 
+ABOUT = {
+    "darts_v1": "DARTS, first order: of the space darts",
+    "darts_v2": "DARTS, second order: of the space darts",
+    "drnas": "DrNAS on CIFAR-10: of the space darts",
+    "gdas_frc_f1": "GDAS with the fixed reduction cell: of the space gdas_frc",
+    "gdas_v1": "GDAS: of the space darts",
+    "nasbench201_best": "the best on CIFAR-10 by the table of NAS-Bench-201",
+    "nasbench201_conv3x3": "3x3 convolutions on every edge: of the space nasbench201",
+    "nasbench201_resnet": "the ResNet-like cell: of the space nasbench201",
+    "p_darts": "P-DARTS: of the space darts",
+    "pc_darts": "PC-DARTS on CIFAR-10: of the space darts",
+}
+"""What each is; `--list genotypes` reads it from this text."""
+
 _DARTS_TEXTS = {
     "darts_v1": (
         "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "

@@ -7,7 +7,8 @@ from conftest import TINY_SEARCH
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from conf.app import CONF_DIR, Launch
+from conf.app import Launch
+from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
 from nas.training.search import Search
 from search import build

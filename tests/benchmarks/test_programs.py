@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from benchmarks import cells, programs
-from conf.app import CONF_DIR
+from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from nas.published import PUBLISHED
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import scoreboard
 from benchmarks.scoreboard import METHODS, markdown, outcome
-from conf.app import CONF_DIR
+from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
 from nas.benchmark_table import BenchmarkTable
 from nas.errors import UserError

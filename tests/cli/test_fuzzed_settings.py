@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.app import CONF_DIR, _describe, _dotted, _newest_or_new, checked
+from conf.app import _newest_or_new, checked
 from conf.build import build_space, finals_of, recipe_of, schedule_of, sizes_of
+from conf.messages import all_keys, describe
+from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from nas.data import DataInfo
 from nas.errors import UserError
@@ -74,7 +76,7 @@ def test_a_setting_is_taken_or_answered_in_one_line(
 ) -> None:
     program, schema, _ = PROGRAMS[name]
     config = composed[name].copy()
-    keys = sorted(_dotted(OmegaConf.to_container(config), ""))
+    keys = sorted(all_keys(OmegaConf.to_container(config)))
     try:
         for value in given_values:
             OmegaConf.update(config, pick.choice(keys), value)
@@ -83,7 +85,7 @@ def test_a_setting_is_taken_or_answered_in_one_line(
     except UserError as error:
         assert str(error).strip()
     except OmegaConfBaseException as error:
-        assert _describe(error, program).strip() and "\n" not in _describe(error, program)
+        assert describe(error, program).strip() and "\n" not in describe(error, program)
 
 
 def _build(typed: Any) -> None:
