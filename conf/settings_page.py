@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from conf.app import CONF_DIR
+from conf.outline import CONF_DIR
 from conf.schema import (
     RetrainConfig,
     RunConfig,

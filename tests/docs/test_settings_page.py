@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from conf.app import CONF_DIR
+from conf.outline import CONF_DIR
 from conf.schema import register_schemas
 from conf.settings_page import describe_settings
 
