@@ -94,10 +94,11 @@ METHODS: dict[str, Method] = {
         (
             *_RANDOM,
             "derive.judges=[]",
-            "derive.num_samples=120",  # a few come twice
-            "derive.max_evaluations=100",
-            "derive.finalists=100",
-            "derive.final_trainings=100",
+            "derive.num_samples=60",  # some come twice
+            "derive.max_evaluations=40",
+            "derive.finalists=40",
+            "derive.final_trainings=40",
+            "derive.playoff=0",
         ),
         judge=None,
     ),
