@@ -1,6 +1,7 @@
 """What a run would be set to if nothing but its groups were chosen, for reports to compare with."""
 
 from collections.abc import Mapping
+from functools import cache
 
 import hydra
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ def default_settings(
 ) -> DictConfig:
     """The settings of `program` with the groups of `config`, without experiment and overrides.
 
-    Hydra must be initialised. It takes some 0.2 s.
+    Hydra must be initialised. It takes some 0.2 s for the first run of a process.
 
     Args:
         program: Name of the entry point, such as `search`.
@@ -23,9 +24,15 @@ def default_settings(
         so that a group which was chosen differs in it.
     """
     groups = {group: name for group, name in choices.items() if group in config and name}
-    defaults = hydra.compose(program, [f"{group}={name}" for group, name in groups.items()])
-    plain = hydra.compose(program)
+    defaults = _compose(program, *(f"{group}={name}" for group, name in groups.items())).copy()
+    plain = _compose(program)
     for group in groups:
         if "name" in plain[group]:
             defaults[group].name = plain[group].name
     return defaults
+
+
+@cache
+def _compose(program: str, *overrides: str) -> DictConfig:
+    """Once for all runs of a sweep in one process, which have the same folders of settings."""
+    return hydra.compose(program, list(overrides))

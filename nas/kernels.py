@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import avg_pool2d, conv2d
 
 from nas.errors import UserError
@@ -237,6 +236,8 @@ def element_sum(a: Tensor) -> Tensor:
 
 
 def _compile(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
+    from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and only needed here
+
     with torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
         examples: list[Any] = [tensor.detach() for tensor in tensors]
         graph = make_fx(function)(*examples)

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from nas.errors import UserError
@@ -77,6 +76,8 @@ class Calibration:
             counts: Number of the operations.
             measured_ms: What the whole network took.
         """
+        from scipy.optimize import nnls  # slow to import, and only needed here
+
         columns = np.stack([np.array(sums_ms), np.array(counts, float)], 1)
         relative = columns / np.array(measured_ms)[:, None]
         (slope, per_operation), _ = nnls(relative, np.ones(len(measured_ms)))

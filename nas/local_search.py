@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from nas.genotype import Genotype
 
@@ -64,6 +63,8 @@ def ranks(values: Values2D) -> Values2D:
     Args:
         values: `[genotypes, judges]`.
     """
+    from scipy.stats import rankdata  # slow to import, and only needed here
+
     shares: Values2D = (rankdata(values, axis=0) - 1) / max(len(values) - 1, 1)
     return shares
 

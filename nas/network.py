@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas.errors import UserError
 from nas.genotype import Genotype
@@ -79,6 +78,8 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
 
     Runs a copy on PyTorch's meta device: no arithmetic is done.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and only needed here
+
     model = copy.deepcopy(network).to("meta").eval()
     auxiliary = sum(
         p.numel() for name, p in model.named_parameters() if name.startswith("auxiliary.")

@@ -9,7 +9,6 @@ score is a sum over the choices and normal).
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from nas.genotype import Genotype
@@ -23,6 +22,8 @@ def main_effects(samples: Sequence[Sample], values: Sequence[float], shape: torc
     neither the scale of the values nor an outlier matters. An option that was never taken gets 0,
     and so do the inputs of nodes, of which none is ever taken alone.
     """
+    from scipy.stats import norm, rankdata  # slow to import, and only needed here
+
     normal_scores = norm.ppf(rankdata(values) / (len(values) + 1))
     total, count = torch.zeros(shape), torch.zeros(shape)
     for sample, value in zip(samples, normal_scores, strict=True):

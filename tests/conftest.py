@@ -1,19 +1,15 @@
-"""Set-up of all tests: threads, shapes in signatures, and a way to run the entry points."""
+"""Set-up of all tests: threads, and a way to run the entry points."""
 
 import logging
 import os
 import resource
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-
-ROOT = Path(__file__).parent.parent
+from template_process import ROOT, Python
 
 # Small enough that a search takes a second or two.
 TINY_SEARCH = (
@@ -76,25 +72,12 @@ def _close_new_handlers(kept: list[logging.Handler]) -> None:
 
 def start_program(
     program: str, *overrides: str, max_file_size: int = resource.RLIM_INFINITY
-) -> subprocess.Popen[str]:
-    """Starts `python <program>.py` as a user would, in a process of its own.
+) -> Python:
+    """Starts `python <program>.py` in a process of its own; see `template_process`.
 
     No file that it writes gets larger than `max_file_size` bytes, as on a full disk.
     """
 
-    def prepare() -> None:
-        # A shell that runs the tests in the background has children ignore Ctrl-C.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, resource.RLIM_INFINITY))
-
-    return subprocess.Popen(
-        [sys.executable, f"{program}.py", *overrides],
-        cwd=ROOT,
-        # A run in this process asks Hydra for tracebacks, which it then puts into one line.
-        env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-        | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=prepare,
-    )
+    # A run in this process asks Hydra for tracebacks, which it then puts into one line.
+    env = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return Python(f"{program}.py", *overrides, env=env, max_file_size=max_file_size)

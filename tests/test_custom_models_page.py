@@ -1,13 +1,10 @@
 """The page on models of one's own: its code and its commands, run as they stand."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-from conftest import ROOT
+from template_process import ROOT, run_python
 
 TEXT = (ROOT / "docs" / "custom_models.md").read_text()
 
@@ -20,18 +17,13 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
     model, use = blocks("python")
     assert sum(bool(line.strip()) for line in model.splitlines()) <= 30
     (tmp_path / "my_net.py").write_text(model)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     commands = [line for block in blocks("bash") for line in block.strip().splitlines()]
     assert len(commands) == 3
     for command in commands:
         _, program, *overrides = shlex.split(command)
-        arguments = [sys.executable, str(ROOT / program), *overrides, "data.limit=256"]
-        done = subprocess.run(
-            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_python(str(ROOT / program), *overrides, "data.limit=256", cwd=tmp_path)
     check = "import torch\nassert plain(torch.zeros(2, 1, 8, 8)).shape == (2, 10)\n"
     check += "assert not any(m.__module__.startswith('nas.') for m in plain.modules()"
     check += " if type(m).__name__ not in ('Take', 'FixedValue'))\n"
-    subprocess.run([sys.executable, "-c", use + check], cwd=tmp_path, env=environment, check=True)
+    run_python("-c", use + check, cwd=tmp_path)
     assert {"front.csv", "front.png"} <= {p.name for p in (tmp_path / "runs/small").iterdir()}

@@ -1,17 +1,14 @@
 """The page on exports: its commands and its code, run as they stand."""
 
 import csv
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from template_process import ROOT, run_python
 
 from nas.data.preprocessing import RESIZES
 from nas.deploy.export import POSSIBLE
@@ -38,32 +35,20 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
                 pixels = generator.integers(0, 256, (40, 36, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     retrain, export, predict = blocks("bash")[0].strip().splitlines()
     small = ("network.channels=4", "network.cells_per_stage=1", "batch_size=8", "epochs=1")
     _, program, *overrides = shlex.split(retrain)
-    run(str(ROOT / program), *overrides, *small)
+    run_python(str(ROOT / program), *overrides, *small, cwd=tmp_path)
     _, program, *overrides = shlex.split(export)
-    run(str(ROOT / program), *overrides)
+    run_python(str(ROOT / program), *overrides, cwd=tmp_path)
     assert {path.name for path in (tmp_path / "exported").iterdir()} == set(POSSIBLE)
     predict, _, file = predict.partition(" > ")
-    rows = list(csv.DictReader(run(*shlex.split(predict)[1:]).splitlines()))
+    printed = run_python(*shlex.split(predict)[1:], cwd=tmp_path)
+    rows = list(csv.DictReader(printed.splitlines()))
     assert file == "labels.csv" and len(rows) == 16 * 2, "there are but two classes"
     for code in blocks("python"):
-        run("-W", "ignore", "-c", code)
+        run_python("-c", code, cwd=tmp_path)
 
 
 def test_the_page_knows_all_files_and_rules() -> None:

@@ -10,13 +10,7 @@ from nas.data.order import Loader
 from nas.data.preprocessing import IMAGENET_MARGIN
 from nas.data.settings import DataInfo, DataSettings
 from nas.data.sources import Images
-from nas.data.stream import (
-    StreamLoader,
-    Transform,
-    evaluation_transform,
-    imagenet_training_transform,
-    training_transform,
-)
+from nas.data.stream import StreamLoader, Transform
 from nas.distributed import ALONE, Ranks
 
 IMAGENET = "imagenet"
@@ -60,20 +54,14 @@ class LoaderMaker:
         info, augmentation = part.info, Augmentation.of(part.settings)
         if isinstance(part.images, Images):
             return self._memory(part.images, info, batch_size, stream, augmentation)
-        transform = (
-            imagenet_training_transform(info.image_size, augmentation, info.mean, info.std)
-            if info.name == IMAGENET
-            else training_transform(info.image_size, augmentation, info.mean, info.std)
-        )
+        transform = _transform(info, augmentation)
         return self._stream(part, transform, batch_size, stream, shuffle=True)
 
     def evaluation(self, part: Part, batch_size: int) -> Loader:
         """All images as they are, in order."""
-        info = part.info
         if isinstance(part.images, Images):
-            return self._memory(part.images, info, batch_size, "evaluation", None)
-        resize = round(info.image_size * IMAGENET_MARGIN) if info.name == IMAGENET else None
-        transform = evaluation_transform(info.image_size, info.mean, info.std, resize=resize)
+            return self._memory(part.images, part.info, batch_size, "evaluation", None)
+        transform = _transform(part.info, None)
         return self._stream(part, transform, batch_size, "evaluation", shuffle=False)
 
     def _memory(
@@ -114,3 +102,16 @@ class LoaderMaker:
             channels_last=self.channels_last,
             ranks=self.ranks,
         )
+
+
+def _transform(info: DataInfo, augmentation: Augmentation | None) -> Transform:
+    """What the images of files go through; without an augmentation for evaluation."""
+    from nas.data import transforms  # slow to import, and only needed here
+
+    size, mean, std, is_imagenet = info.image_size, info.mean, info.std, info.name == IMAGENET
+    if augmentation is None:
+        resize = round(size * IMAGENET_MARGIN) if is_imagenet else None
+        return transforms.evaluation_transform(size, mean, std, resize=resize)
+    if is_imagenet:
+        return transforms.imagenet_training_transform(size, augmentation, mean, std)
+    return transforms.training_transform(size, augmentation, mean, std)

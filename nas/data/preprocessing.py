@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
 from nas.data.augment import normalise
 from nas.data.decode import fit, open_image, with_channels
@@ -27,15 +25,19 @@ def _fitted(image: Image.Image, size: int) -> Tensor:
 
 
 def _from_shorter_side(image: Image.Image, size: int) -> Tensor:
+    from torchvision.transforms import v2  # slow to import, and only needed here
+
     crop = v2.Compose([v2.Resize(round(size * IMAGENET_MARGIN)), v2.CenterCrop(size)])
     return _pixels(crop(image))
 
 
 def _whole(image: Image.Image, size: int) -> Tensor:
+    from torchvision.transforms.v2.functional import resize  # slow to import, and only needed here
+
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = _pixels(image.crop((left, top, left + side, top + side)))
-    resized: Tensor = functional.resize(square, [size, size])
+    resized: Tensor = resize(square, [size, size])
     return resized
 
 

@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision import datasets
-from torchvision.transforms.v2 import functional
 
 from nas.data.order import stratified_split
 from nas.data.settings import DataSettings
 from nas.errors import UserError
 from nas.registry import Registry
+
+if TYPE_CHECKING:  # each function imports it: it takes seconds, and digits do without
+    from torchvision import datasets
 
 DEFAULT_PATH = "data"
 # What torchvision raises for files that are missing, cut off or not to be had.
@@ -62,9 +64,11 @@ def load_split(settings: DataSettings, train: bool) -> Images:
     size = settings.image_size
     if size is None or size == images.pixels.shape[-1]:
         return images
+    from torchvision.transforms.v2.functional import resize  # slow to import, and only needed here
+
     # In parts: the resizing works in float32.
     firsts = range(0, len(images.pixels), 4096)
-    parts = [functional.resize(images.pixels[i : i + 4096], [size, size]) for i in firsts]
+    parts = [resize(images.pixels[i : i + 4096], [size, size]) for i in firsts]
     return Images(torch.cat(parts), images.labels, images.class_names)
 
 
@@ -84,17 +88,23 @@ def _digits(settings: DataSettings, train: bool) -> Images:
 
 @SOURCES.register("cifar10")
 def _cifar10(settings: DataSettings, train: bool) -> Images:
+    from torchvision import datasets
+
     return _cifar(datasets.CIFAR10, settings, train)
 
 
 @SOURCES.register("cifar100")
 def _cifar100(settings: DataSettings, train: bool) -> Images:
+    from torchvision import datasets
+
     return _cifar(datasets.CIFAR100, settings, train)
 
 
 @SOURCES.register("svhn")
 def _svhn(settings: DataSettings, train: bool) -> Images:
     """The 73,257 training and 26,032 test images; the extra images are not used."""
+    from torchvision import datasets
+
     split = "train" if train else "test"
     data = _fetch(
         settings,
@@ -106,6 +116,8 @@ def _svhn(settings: DataSettings, train: bool) -> Images:
 
 @SOURCES.register("fashion_mnist")
 def _fashion_mnist(settings: DataSettings, train: bool) -> Images:
+    from torchvision import datasets
+
     data = _fetch(
         settings,
         lambda root, download: datasets.FashionMNIST(root, train=train, download=download),
@@ -113,15 +125,15 @@ def _fashion_mnist(settings: DataSettings, train: bool) -> Images:
     return Images(data.data[:, None].contiguous(), data.targets.long(), tuple(data.classes))
 
 
-def _cifar(kind: type[datasets.CIFAR10], settings: DataSettings, train: bool) -> Images:
+def _cifar(kind: "type[datasets.CIFAR10]", settings: DataSettings, train: bool) -> Images:
     data = _fetch(settings, lambda root, download: kind(root, train=train, download=download))
     pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(data.targets), tuple(data.classes))
 
 
 def _fetch(
-    settings: DataSettings, make: Callable[[Path, bool], datasets.VisionDataset]
-) -> datasets.VisionDataset:
+    settings: DataSettings, make: "Callable[[Path, bool], datasets.VisionDataset]"
+) -> "datasets.VisionDataset":
     """Opens a data set of torchvision, downloading it if it is not there and may be."""
     root = Path(settings.path or DEFAULT_PATH).expanduser()
     try:
@@ -144,8 +156,8 @@ def _fetch(
 
 
 def _quietly(
-    make: Callable[[Path, bool], datasets.VisionDataset], root: Path, download: bool
-) -> datasets.VisionDataset:
+    make: "Callable[[Path, bool], datasets.VisionDataset]", root: Path, download: bool
+) -> "datasets.VisionDataset":
     """Newer versions of NumPy warn of CIFAR's old pickles, which no user can do anything about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

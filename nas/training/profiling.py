@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from nas.coverage import Draw, cover
@@ -165,6 +164,8 @@ class Profiler:
 
 def errors_of(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Errors:
     """How far predictions are from measurements of the same networks, at least one."""
+    from scipy.stats import spearmanr  # slow to import, and only needed here
+
     percent = 100 * abs(np.array(predicted_ms) / np.array(measured_ms) - 1)
     varies = min(len(set(predicted_ms)), len(set(measured_ms))) > 1
     return Errors(

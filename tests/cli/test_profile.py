@@ -157,9 +157,9 @@ def test_a_profile_that_is_stopped_writes_no_table(tmp_path: Path) -> None:
     process = start_program("profile_space", *TINY[:2], *where)
     deadline = time.monotonic() + 120
     # The first phase ends with a line of its own.
-    assert process.stdout is not None
-    while "100%" not in process.stdout.readline():
-        assert time.monotonic() < deadline
+    while "100%" not in process.output():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY_RETRAIN, TINY_SEARCH
 from data.data_folders import make_folder
+from template_process import run_python
 
 from nas.training.checkpoint import last_checkpoint
 
@@ -44,13 +45,6 @@ def run(size: int, program: str, *overrides: str) -> tuple[int, str]:
     process = start(size, program, *overrides)
     output, _ = process.communicate(timeout=240)
     return process.returncode, output
-
-
-def alone(program: str, *overrides: str) -> None:
-    done = subprocess.run(
-        [sys.executable, f"{program}.py", *overrides], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def errors(output: str) -> list[str]:
@@ -92,7 +86,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def test_two_processes_search_what_one_searches(tmp_path: Path) -> None:
-    alone("search", *COMPARED, f"run_dir={tmp_path}/one")
+    run_python("search.py", *COMPARED, f"run_dir={tmp_path}/one")
     code, output = run(2, "search", *COMPARED, "sync_batch_norm=true", f"run_dir={tmp_path}/two")
     assert code == 0, output
     assert_close(tmp_path / "one", tmp_path / "two")
@@ -106,7 +100,7 @@ def test_two_processes_search_what_one_searches(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_with_an_architecture_each_are_two_groups(tmp_path: Path) -> None:
     settings = (*SEARCH, "bilevel.groups=2", "space.track_running_stats=false")
-    alone("search", *settings, f"run_dir={tmp_path}/one")
+    run_python("search.py", *settings, f"run_dir={tmp_path}/one")
     code, output = run(2, "search", *settings, f"run_dir={tmp_path}/two")
     assert code == 0, output
     assert_close(tmp_path / "one", tmp_path / "two")
@@ -115,7 +109,7 @@ def test_two_processes_with_an_architecture_each_are_two_groups(tmp_path: Path) 
 @pytest.mark.slow
 def test_four_processes_retrain_what_one_retrains(tmp_path: Path) -> None:
     settings = (*TINY_RETRAIN, "genotype=nasbench201_resnet", "ema_decay=0.9", "device=cpu")
-    alone("retrain", *settings, f"run_dir={tmp_path}/one")
+    run_python("retrain.py", *settings, f"run_dir={tmp_path}/one")
     code, output = run(4, "retrain", *settings, "sync_batch_norm=true", f"run_dir={tmp_path}/four")
     assert code == 0, output
     assert_close(tmp_path / "one", tmp_path / "four")
@@ -202,7 +196,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
     assert len(errors(output)) <= 1 and all(line.startswith(lost) for line in errors(output))
     code, output = run(4, "search", f"run_dir={folder}", "resume=true", "run_dir=" + str(folder))
     assert code == 0, output
-    alone("search", f"run_dir={folder}", "resume=true")  # finished: derives again
+    run_python("search.py", f"run_dir={folder}", "resume=true")  # finished: derives again
     assert state(folder)["epoch"] == 12
 
 

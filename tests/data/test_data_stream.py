@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.data import DataSettings
 from nas.data.memory import Augmentation
-from nas.data.stream import Cutout, evaluation_transform, imagenet_training_transform
+from nas.data.transforms import Cutout, evaluation_transform, imagenet_training_transform
 
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -2,10 +2,9 @@
 
 import ctypes
 import platform
-import subprocess
-import sys
 
 import pytest
+from template_process import run_python
 
 from nas.training.allocator import keep_freed_memory
 
@@ -29,8 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(mode: str) -> int:
-    command = [sys.executable, "-c", COUNT_FAULTS, mode]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return int(run_python("-c", COUNT_FAULTS, mode))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")

@@ -1,14 +1,13 @@
 """The finals of a derivation, on a tiny search over digits."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY_SEARCH
+from conftest import TINY_SEARCH
+from template_process import run_python
 from torch import nn
 
 from benchmarks.ranking import correlations, load_search, random_genotypes
@@ -42,8 +41,7 @@ SKIPS = parse_nasbench201("|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished search."""
     run = tmp_path_factory.mktemp("finals") / "run"
-    command = [sys.executable, "search.py", *TINY_SEARCH, "sampler=gdas", f"run_dir={run}"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    run_python("search.py", *TINY_SEARCH, "sampler=gdas", f"run_dir={run}")
     return run
 
 
