@@ -8,6 +8,7 @@ order of their own, and what happens while they run, only a program started with
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import runpy
@@ -78,7 +79,7 @@ class Python:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def communicate(self, timeout: float = 240.0) -> tuple[str, None]:
+    def communicate(self, timeout: float = math.inf) -> tuple[str, None]:
         """Waits for the end; returns all that it has written.
 
         Raises:
