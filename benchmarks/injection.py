@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 import retrain
 import search
@@ -248,10 +249,16 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not _depends_on_the_machine(tag)]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    scalars = events.PluginTagToContent("scalars")
+    tags = [tag for tag in scalars if not _depends_on_the_machine(tag)]
+    return {
+        tag: [
+            (event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)
+        ]
+        for tag in tags
+    }
 
 
 def _weights(run: Path) -> bytes | None:

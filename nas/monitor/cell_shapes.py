@@ -1,54 +1,21 @@
 """The shapes of a drawn cell: lines, labels and nodes, put on matplotlib's axes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 from nas.genotype import Edge, Genotype
 from nas.monitor.cell_layout import BOX_HALF_HEIGHT, NODE_RADIUS, CellLayout, Line, Node
 from nas.monitor.operations import operation_family
+from nas.monitor.theme import Theme
 
 FONT_PT = 10.0
 LABEL_PT = 9.5
 LABEL_PADDING = 0.33  # between a label's text and its frame, in em
 _CURVE_CODES = [Curve.MOVETO, *[Curve.CURVE4] * 3, Curve.LINETO, *[Curve.CURVE4] * 3]
 _ARROW = "-|>,head_length=5,head_width=2.6"
-
-FAMILY_COLORS = {
-    "conv": "#2468b4",
-    "separable": "#1f8a55",
-    "dilated": "#8446b0",
-    "pool": "#cc7000",
-    "skip": "#56616c",
-    "none": "#9aa3ab",
-    "other": "#b23a48",
-}
-Color = str | tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a drawing.
-
-    Attributes:
-        tint: How much of its family's colour a label's ground has.
-        vivid: How much of it a line has; the rest is white, to stand out on a dark ground.
-    """
-
-    background: str
-    text: str
-    node: str
-    bus: str
-    tint: float
-    vivid: float
-
-
-LIGHT = Theme("#ffffff", "#1c2329", "#eef1f4", "#a9b2ba", 0.13, 1.0)
-DARK = Theme("#1b1f24", "#eceff2", "#343b44", "#6d7781", 0.38, 0.75)
 
 
 def draw_layout(
@@ -75,17 +42,17 @@ def draw_layout(
 
 
 def _draw_line(axes: Axes, line: Line, label: str, probability: float | None, theme: Theme) -> None:
-    color = _mix(FAMILY_COLORS[operation_family(line.operation)], "#ffffff", theme.vivid)
-    is_none = operation_family(line.operation) == "none"
+    family = operation_family(line.operation)
+    is_none = family == "none"
     strength = 0.6 if probability is None else probability
+    color = theme.line(family, strength)
     axes.add_patch(
         FancyArrowPatch(
             path=Curve(line.points, _CURVE_CODES),
             arrowstyle=_ARROW,
             mutation_scale=1,
-            linewidth=0.8 if is_none else 1.0 + 2.2 * strength,
+            linewidth=0.8 if is_none else 0.9 + 2.6 * strength,
             linestyle=(0, (4, 3)) if is_none else "solid",
-            alpha=0.55 if is_none else 0.45 + 0.55 * strength,
             color=color,
             fill=True,
             joinstyle="miter",
@@ -93,12 +60,11 @@ def _draw_line(axes: Axes, line: Line, label: str, probability: float | None, th
             zorder=2,
         )
     )
-    ground = _mix(color, theme.background, theme.tint)
     axes.text(
         *line.label_at,
         label,
         fontsize=LABEL_PT,
-        color=_mix(theme.text, theme.background, 0.6) if is_none else theme.text,
+        color=theme.letters(family),
         ha="center",
         va="center",
         linespacing=1.1,
@@ -106,8 +72,8 @@ def _draw_line(axes: Axes, line: Line, label: str, probability: float | None, th
         zorder=4,
         bbox={
             "boxstyle": f"round,pad={LABEL_PADDING * FONT_PT / LABEL_PT},rounding_size=0.35",
-            "facecolor": ground,
-            "edgecolor": color,
+            "facecolor": theme.ground(family),
+            "edgecolor": theme.line(family),
             "linewidth": 0.7,
             "linestyle": "dashed" if is_none else "solid",
         },
@@ -182,11 +148,3 @@ def draw_title(axes: Axes, layout: CellLayout, title: str, theme: Theme) -> None
         va="top",
         gid="title",
     )
-
-
-def _mix(color: Color, ground: str, share: float) -> tuple[float, float, float]:
-    mixed = (
-        share * c + (1 - share) * g for c, g in zip(to_rgb(color), to_rgb(ground), strict=True)
-    )
-    red, green, blue = mixed
-    return red, green, blue

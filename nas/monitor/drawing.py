@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
@@ -17,18 +18,9 @@ from nas.errors import UserError
 from nas.files import replacing
 from nas.genotype import Edge, Genotype
 from nas.monitor.cell_layout import layout_cell
-from nas.monitor.cell_shapes import (
-    DARK,
-    FAMILY_COLORS,
-    FONT_PT,
-    LABEL_PADDING,
-    LABEL_PT,
-    LIGHT,
-    Theme,
-    draw_layout,
-    draw_title,
-)
+from nas.monitor.cell_shapes import FONT_PT, LABEL_PADDING, LABEL_PT, draw_layout, draw_title
 from nas.monitor.operations import operation_family, short_label
+from nas.monitor.theme import FAMILY_COLORS, Theme, theme_of
 
 _DPI = 100  # TensorBoard scales pictures without smoothing: more pixels would read worse
 _FILE_DPI = 160
@@ -48,7 +40,7 @@ def split_choices(genotype: Genotype) -> tuple[Genotype, Genotype]:
     return replace(genotype, choices=edges), replace(genotype, choices=others)
 
 
-def draw_cell(genotype: Genotype, cell: str, *, dark: bool = False) -> Figure:
+def draw_cell(genotype: Genotype, cell: str, *, dark: bool = False, remark: str = "") -> Figure:
     """Draws one cell as a graph, inputs on the left and output on the right.
 
     An edge has the colour of its operation's family and bears its name and, where the genotype
@@ -59,26 +51,28 @@ def draw_cell(genotype: Genotype, cell: str, *, dark: bool = False) -> Figure:
         genotype: The architecture.
         cell: Name of the cell ("normal"); `genotype.cells()` lists them.
         dark: Light lines on a dark ground.
+        remark: Beside the name of the space, such as the epoch.
 
     Raises:
         ValueError: the genotype has no such cell.
     """
     edges, _ = split_choices(genotype)
-    return _draw_cells(edges, [cell], dark)
+    return _draw_cells(edges, [cell], dark, remark)
 
 
-def draw_list(genotype: Genotype, *, dark: bool = False) -> Figure:
+def draw_list(genotype: Genotype, *, dark: bool = False, remark: str = "") -> Figure:
     """Draws choices that are no edges of a cell (a macro space) as a list, a line each."""
-    theme = DARK if dark else LIGHT
+    theme = theme_of(dark)
     lines = [f"{name}   {_label(genotype, name)}".replace("\n", " ") for name in genotype.choices]
-    width = max(_text_width(text) for text in [genotype.space, *lines]) + 3
+    title = _title(genotype.space, remark)
+    width = max(text_width(text) * 1.2 for text in [title, *lines]) + 3
     height = 1.8 * len(lines) + 3
-    figure = _figure(width, height, theme)
+    figure = figure_of(width, height, theme)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.axis("off")
     style: dict[str, Any] = {"fontsize": FONT_PT, "color": theme.text, "va": "top"}
-    axes.text(0.7, height - 0.5, genotype.space, fontweight="bold", gid="title", **style)
+    axes.text(0.7, height - 0.5, title, fontweight="bold", gid="title", **style)
     for row, (line, option) in enumerate(zip(lines, genotype.choices.values(), strict=True)):
         y = height - 2.6 - 1.8 * row
         color = FAMILY_COLORS[operation_family(option)]
@@ -96,30 +90,57 @@ def save_genotype_picture(genotype: Genotype, path: Path, *, dark: bool = False)
     Raises:
         UserError: the suffix is neither, or the file cannot be written.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise UserError(f"cannot write the picture {path}: its suffix must be .png or .svg")
+    kind_of(path)
     edges, others = split_choices(genotype)
     if edges.choices:
         figure = _draw_cells(edges, edges.cells(), dark)
     else:
         figure = draw_list(others, dark=dark)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=_FILE_DPI)
+    save_figure(figure, path)
 
 
-def _draw_cells(genotype: Genotype, cells: Sequence[str], dark: bool) -> Figure:
-    theme = DARK if dark else LIGHT
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure into a file, PNG or SVG by its suffix, the same bytes every time.
+
+    Letters of an SVG are paths, so that it looks the same without the font. The file is replaced in
+    one step.
+
+    Raises:
+        UserError: the suffix is neither, or the file cannot be written.
+    """
+    kind = kind_of(path)
+    metadata = {"Date": None} if kind == "svg" else None
+    with (
+        replacing(path) as temporary,
+        rc_context({"svg.hashsalt": "one-path-nas", "svg.fonttype": "path"}),
+    ):
+        figure.savefig(temporary, format=kind, dpi=_FILE_DPI, metadata=metadata)
+
+
+def kind_of(path: Path) -> str:
+    """`png` or `svg`.
+
+    Raises:
+        UserError: the suffix is neither.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise UserError(f"cannot write the picture {path}: its suffix must be .png or .svg")
+    return kind
+
+
+def _draw_cells(genotype: Genotype, cells: Sequence[str], dark: bool, remark: str = "") -> Figure:
+    theme = theme_of(dark)
     labels = {edge: _label(genotype, edge.name) for c in cells for edge, _ in genotype.edges(c)}
     label_size = _label_size(labels.values())
     layouts = {cell: layout_cell(genotype, cell, *label_size) for cell in cells}
-    titles = {cell: f"{cell}  ·  {genotype.space}" for cell in cells}
+    titles = {cell: _title(cell, genotype.space, remark) for cell in cells}
     width = max(
         *(layout.width for layout in layouts.values()),
-        *(1.2 * _text_width(title) + 1.4 for title in titles.values()),
+        *(1.2 * text_width(title) + 1.4 for title in titles.values()),
     )
     height = sum(layout.height for layout in layouts.values())
-    figure = _figure(width, height, theme)
+    figure = figure_of(width, height, theme)
     bottom = height
     for cell, layout in layouts.items():
         bottom -= layout.height
@@ -130,7 +151,11 @@ def _draw_cells(genotype: Genotype, cells: Sequence[str], dark: bool) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float, theme: Theme) -> Figure:
+def _title(*parts: str) -> str:
+    return "  ·  ".join(part for part in parts if part)
+
+
+def figure_of(width: float, height: float, theme: Theme) -> Figure:
     """Returns an empty figure of a size in em."""
     size = (width * _EM_INCHES, height * _EM_INCHES)
     return Figure(figsize=size, dpi=_DPI, facecolor=theme.background)
@@ -150,13 +175,13 @@ def _label_size(labels: Iterable[str]) -> tuple[float, float]:
     widths, heights = [0.0], [0.0]
     for label in labels:
         lines = label.split("\n")
-        widths += [_text_width(line) * LABEL_PT / FONT_PT for line in lines]
+        widths += [text_width(line) * LABEL_PT / FONT_PT for line in lines]
         heights.append(len(lines) * 1.3 * LABEL_PT)
     padding = 2 * LABEL_PADDING
     return max(widths) + padding + 0.2, max(heights) / FONT_PT + padding
 
 
 @cache
-def _text_width(text: str) -> float:
+def text_width(text: str) -> float:
     """Returns the width of one line of text, in em."""
     return float(TextPath((0, 0), text, size=FONT_PT).get_extents().width) / FONT_PT

@@ -16,6 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nas.files import replacing
+from nas.monitor.summaries import is_of_session
 
 _PREFIX = "events.out.tfevents."
 _FILE_VERSION = "brain.Event:2"
@@ -51,7 +52,7 @@ class EventFile:
         self.flush()
 
     def write(self, summary: Any, step: int) -> None:
-        """Adds what a function of `torch.utils.tensorboard.summary` has made."""
+        """Adds what a function of `nas.monitor.summaries` has made."""
         self._add(Event(step=step, summary=summary))
 
     def flush(self) -> None:
@@ -86,13 +87,14 @@ def read_events(path: Path) -> Iterator[Any]:
 def _forget_after(path: Path, last_step: int) -> int:
     """Takes the events after `last_step` out of a file; returns the moment in its name.
 
-    A file without any other goes altogether.
+    What a run was set to (the HPARAMS tab) goes, too: the new file says it anew. A file without
+    any other goes altogether.
     """
     kept: list[Any] = []
     num_events, size = 0, 0
     for event in read_events(path):
         num_events, size = num_events + 1, size + event.ByteSize() + _FRAME_BYTES
-        if event.step <= last_step:
+        if event.step <= last_step and not any(map(is_of_session, event.summary.value)):
             kept.append(event)
     if not any(event.HasField("summary") for event in kept):
         path.unlink()

@@ -4,19 +4,17 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from nas.monitor.operations import short_label
+from nas.monitor.theme import LIGHT, readable_on
 
 _DPI = 100
 _CELL_WIDTH, _CELL_HEIGHT = 0.74, 0.3  # inches
 _TOP, _MARGIN = 0.95, 0.12
 _INCHES_A_CHAR = 0.088
-# White to deep blue: values near zero fade, the favourite stands out.
-_COLORS = LinearSegmentedColormap.from_list("share", ["#ffffff", "#9cc3e6", "#14508f"])
 
 
 def draw_probabilities(
@@ -42,7 +40,7 @@ def draw_probabilities(
         )
     values = probabilities.detach().cpu().double().tolist()
     figure, axes = _frame(names, len(options))
-    axes.imshow(values, cmap=_COLORS, vmin=0.0, vmax=1.0, aspect="auto")
+    axes.imshow(values, cmap=LIGHT.color_map, vmin=0.0, vmax=1.0, aspect="auto")
     axes.set_xticks(range(len(options)), [_column_label(o) for o in options], fontsize=9)
     axes.set_yticks(range(len(names)), names, fontsize=9.5)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -78,7 +76,7 @@ def _print_row(axes: Axes, row: int, shares: Sequence[float]) -> None:
             va="center",
             fontsize=9.5,
             fontweight="bold" if column == best else "normal",
-            color="#ffffff" if share > 0.6 else "#1c2329",
+            color=readable_on(LIGHT.color_map(share)[:3]),
         )
     corner = (best - 0.47, row - 0.44)
     axes.add_patch(Rectangle(corner, 0.94, 0.88, fill=False, edgecolor="#14508f"))

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,21 +12,15 @@ from typing import Any, Self, TextIO
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch.utils.tensorboard import summary as summaries
 
 from nas.errors import UserError
 from nas.files import replace_text
+from nas.monitor import summaries
 from nas.monitor.event_file import EventFile
-from nas.monitor.metrics import check_metric
+from nas.monitor.metrics import find_metric
 
 EVENTS_FOLDER = "tensorboard"
 METRICS_FILE = "metrics.jsonl"
-# Torch gives these no types.
-_scalar: Callable[..., object] = summaries.scalar
-_image: Callable[..., object] = summaries.image
-_text: Callable[..., object] = summaries.text
-_custom_scalars: Callable[..., object] = summaries.custom_scalars
-_hparams: Callable[..., tuple[object, object, object]] = summaries.hparams
 
 
 class RunLog:
@@ -37,6 +31,9 @@ class RunLog:
     A resumed run shows every step once: lines of `metrics.jsonl` and events after `resume_step` are
     removed. Call `flush` before a checkpoint is saved, so that what the checkpoint has behind it is
     on disk.
+
+    Attributes:
+        past: Lines of `metrics.jsonl` that were there and are kept.
 
     Args:
         run_dir: Folder of the run; made if it is not there.
@@ -52,8 +49,9 @@ class RunLog:
         self.run_dir = run_dir
         self._events_path = run_dir / EVENTS_FOLDER
         self._metrics_path = run_dir / METRICS_FILE
-        self._logged: set[str] = set()
-        self._session_end: object = None
+        self.past: list[dict[str, float | None]] = []
+        self._described: set[str] = set()
+        self._is_session = False
         with _writing(self._metrics_path):
             run_dir.mkdir(parents=True, exist_ok=True)
             self._metrics_file = self._open_metrics(resume_step)
@@ -76,17 +74,30 @@ class RunLog:
             line["epoch"] = epoch
         numbers = {name: float(value) for name, value in values.items()}
         for name, number in numbers.items():
-            check_metric(name)
+            find_metric(name)
             # JSON has no NaN and no infinity.
             line[name] = number if math.isfinite(number) else None
         with _writing(self._metrics_path):
             self._metrics_file.write(json.dumps(line, allow_nan=False) + "\n")
             self._metrics_file.flush()
+        self._write_scalars(step, numbers)
+
+    def results(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes what a run came to, as events alone: in the folder it is in `summary.json`.
+
+        Args:
+            step: One after the last, so that whoever resumes from that writes it anew.
+            values: Value by metric name.
+        """
+        self._write_scalars(step, values)
+
+    def _write_scalars(self, step: int, values: Mapping[str, float]) -> None:
         with _writing(self._events_path):
-            for name, number in numbers.items():
-                self._events.write(_scalar(name, number), step)
+            for name, value in values.items():
+                described = name in self._described
+                self._events.write(summaries.scalar(name, value, described=described), step)
             self._events.flush()
-        self._logged.update(numbers)
+        self._described.update(values)
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         """Writes a figure as a picture, and clears the figure."""
@@ -95,36 +106,33 @@ class RunLog:
         pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
         figure.clear()
         with _writing(self._events_path):
-            self._events.write(_image(tag, pixels, dataformats="HWC"), step)
+            self._events.write(summaries.picture(tag, pixels), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Writes a text, which TensorBoard reads as Markdown."""
         with _writing(self._events_path):
-            self._events.write(_text(tag, text), step)
+            self._events.write(summaries.text(tag, text), step)
 
     def hparams(
-        self, settings: Mapping[str, str | float | int | bool], metrics: Iterable[str]
+        self,
+        settings: Mapping[str, summaries.Setting],
+        first: Sequence[str],
+        metrics: Sequence[str],
     ) -> None:
         """Puts the run into the HPARAMS tab: its settings, and metrics to compare it by.
 
         The tab shows the last logged value of each metric. Unlike
         `SummaryWriter.add_hparams` this makes no second run in a sub-folder. The session counts as
-        ended well when the log is closed without an exception.
+        ended well when the log is closed without an exception; a resumed run begins a new one in
+        place of the old.
 
-        Raises:
-            ValueError: a metric has not been logged yet; its column would stay empty.
+        Args:
+            settings: Value by name.
+            first: Those that are shown first.
+            metrics: Names of metrics.
         """
-        names = list(metrics)
-        missing = sorted(set(names) - self._logged)
-        if missing:
-            raise ValueError(f"not logged yet, so not to be compared by: {', '.join(missing)}")
-        # TensorBoard would show a Python bool as the number 1.0.
-        shown = {
-            name: str(value).lower() if isinstance(value, bool) else value
-            for name, value in settings.items()
-        }
-        experiment, session, self._session_end = _hparams(shown, dict.fromkeys(names, 0.0))
-        self._add_summaries(experiment, session)
+        self._add_summaries(*summaries.session(settings, first, metrics))
+        self._is_session = True
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """Lays out the CUSTOM SCALARS tab.
@@ -133,12 +141,7 @@ class RunLog:
             charts: For each category and title of a chart, the lines that it shows, as regular
                 expressions that are matched from the start of a metric's name.
         """
-        multiline = {
-            category: {title: ["Multiline", list(names)] for title, names in titles.items()}
-            for category, titles in charts.items()
-        }
-        with _writing(self._events_path):
-            self._events.write(_custom_scalars(multiline), 0)
+        self._add_summaries(summaries.charts(charts))
 
     def flush(self) -> None:
         """Waits until everything that was logged is in the files."""
@@ -154,8 +157,8 @@ class RunLog:
         try:
             with _writing(self._metrics_path):
                 self._metrics_file.close()
-            if self._session_end is not None:
-                self._add_summaries(self._session_end)
+            if self._is_session:
+                self._add_summaries(summaries.session_end())
         finally:
             with _writing(self._events_path):
                 self._events.close()
@@ -172,7 +175,7 @@ class RunLog:
         if error is None:
             self.close()
             return
-        self._session_end = None
+        self._is_session = False
         # The error under way is the one to report, not that closing failed as well.
         with suppress(UserError):
             self.close()
@@ -182,9 +185,7 @@ class RunLog:
             return self._metrics_path.open("w", encoding="utf-8")
         if self._metrics_path.exists():
             kept = _lines_until(self._metrics_path, resume_step)
-            for line in kept:
-                self._logged.update(json.loads(line))
-            self._logged -= {"step", "epoch"}
+            self.past = [json.loads(line) for line in kept]
             replace_text(self._metrics_path, "".join(kept))
         return self._metrics_path.open("a", encoding="utf-8")
 

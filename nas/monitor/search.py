@@ -1,7 +1,6 @@
 """What a search shows of its architecture: probabilities, certainty, draws and drawings."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,9 +10,12 @@ from nas.benchmark_table import BenchmarkTable
 from nas.collapse import num_parameter_free, num_skips_in_a_cell
 from nas.deriver import normalised_entropy
 from nas.genotype import Genotype
+from nas.monitor.custom_charts import search_charts
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
 from nas.monitor.heatmap import draw_probabilities
+from nas.monitor.history import History
 from nas.monitor.operations import operation_family
+from nas.monitor.panels import draw_heat_maps
 from nas.monitor.run_log import RunLog
 
 
@@ -29,7 +31,7 @@ class SearchMonitor:
     """Writes the state of a search to the log, once an epoch.
 
     Args:
-        log: Where to write; the layout of the CUSTOM SCALARS tab is written at once.
+        log: Where to write.
         choice_options: Names of the options of each choice, in the order of the logits.
         image_every: Epochs between two pictures, which are drawn where something has moved since
             the last. They take about 0.3 s of host time and some 100 kB;
@@ -51,7 +53,8 @@ class SearchMonitor:
         self._image_every, self._table = image_every, table
         self._last_text: str | None = None
         self._drawn: Mapping[str, Tensor] = {}
-        log.layout(_charts(self._choice_options))
+        self._history = History.of_metrics(log.past)
+        self._has_charts = False
 
     def epoch(
         self,
@@ -95,7 +98,11 @@ class SearchMonitor:
             "architecture/num_skip_in_cell": float(num_skips_in_a_cell(genotype)),
             "architecture/num_parameter_free": float(num_parameter_free(genotype)),
         }
+        if not self._has_charts:
+            self._log.layout(search_charts(self._choice_options, metrics))
+            self._has_charts = True
         self._log.scalars(step, metrics, epoch)
+        self._history.add(epoch + 1, self._named(probabilities))
         if genotype_text != self._last_text:
             # TensorBoard keeps 10 texts: only changes, so that they tell the history. Four spaces
             # make a code block: texts are read as Markdown.
@@ -104,7 +111,7 @@ class SearchMonitor:
             self._last_text = genotype_text
         is_due = epoch % self._image_every == 0 and self._has_moved(probabilities)
         if is_last or is_due:
-            self._draw(step, probabilities, genotype)
+            self._draw(step, epoch + 1, probabilities, genotype)
             self._drawn = {name: row.clone() for name, row in probabilities.items()}
 
     def _has_moved(self, probabilities: Mapping[str, Tensor]) -> bool:
@@ -118,11 +125,19 @@ class SearchMonitor:
             if tensor.shape != expected:
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {expected}")
 
+    def _named(self, probabilities: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """Probabilities by choice and option."""
+        return {
+            name: dict(zip(self._choice_options[name], row.tolist(), strict=True))
+            for name, row in probabilities.items()
+        }
+
     def _certainty(self, probabilities: Mapping[str, Tensor]) -> dict[str, float]:
-        metrics = {}
-        for name, row in probabilities.items():
-            for option, value in zip(self._choice_options[name], row.tolist(), strict=True):
-                metrics[f"probability/{name}/{option}"] = value
+        metrics = {
+            f"probability/{name}/{option}": value
+            for name, row in self._named(probabilities).items()
+            for option, value in row.items()
+        }
         entropies = {name: normalised_entropy(row) for name, row in probabilities.items()}
         margins = {name: margin(row) for name, row in probabilities.items()}
         metrics |= {f"entropy/{name}": value for name, value in entropies.items()}
@@ -142,8 +157,11 @@ class SearchMonitor:
             return {}
         return {f"sampled/{option}": count / num_draws for option, count in totals.items()}
 
-    def _draw(self, step: int, probabilities: Mapping[str, Tensor], genotype: Genotype) -> None:
-        names = list(probabilities)
+    def _draw(
+        self, step: int, epochs: int, probabilities: Mapping[str, Tensor], genotype: Genotype
+    ) -> None:
+        """Draws the state after so many epochs."""
+        names, when = list(probabilities), f"epoch {epochs}"
         if names:
             options = list(dict.fromkeys(o for n in names for o in self._choice_options[n]))
             table = torch.full((len(names), len(options)), math.nan, dtype=torch.float64)
@@ -152,26 +170,23 @@ class SearchMonitor:
                 table[row, columns] = probabilities[name].detach().cpu().double()
             heat_map = draw_probabilities(names, options, table)
             self._log.figure("architecture/probabilities", heat_map, step)
-        edges, others = split_choices(genotype)
-        for cell in edges.cells():
-            self._log.figure(f"genotype/{cell}", draw_cell(edges, cell), step)
-        if others.choices:
-            self._log.figure("genotype/choices", draw_list(others), step)
+            history = draw_heat_maps(self._history, genotype.choices)
+            self._log.figure("architecture/history", history, step)
+        log_genotype(self._log, "genotype", genotype, step, when)
 
 
-def _charts(
-    choice_options: Mapping[str, Sequence[str]],
-) -> dict[str, dict[str, list[str]]]:
-    """Returns the layout of CUSTOM SCALARS: a chart a choice, then all entropies, then draws."""
-    return {
-        "overview": {
-            "loss": ["loss/"],
-            "accuracy, %": ["accuracy/"],
-            "entropy of each choice (1 uniform, 0 decided)": ["entropy/"],
-            "margin of each choice": ["margin/"],
-            "share of each option among the draws": ["sampled/"],
-        },
-        "probabilities of each choice": {
-            name: [f"probability/{re.escape(name)}/[^/]+$"] for name in choice_options
-        },
-    }
+def log_genotype(log: RunLog, group: str, genotype: Genotype, step: int, remark: str) -> None:
+    """Writes pictures of all cells of a genotype, and of its other choices as a list.
+
+    Args:
+        log: Where to write.
+        group: Of the tags.
+        genotype: To be drawn.
+        step: Updates of the weights so far.
+        remark: What stands beside the name of the space.
+    """
+    edges, others = split_choices(genotype)
+    for cell in edges.cells():
+        log.figure(f"{group}/{cell}", draw_cell(edges, cell, remark=remark), step)
+    if others.choices:
+        log.figure(f"{group}/choices", draw_list(others, remark=remark), step)

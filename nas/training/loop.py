@@ -20,10 +20,12 @@ from nas.distributed import Ranks
 from nas.errors import UserError
 from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, check_finite
 from nas.monitor.console import Progress
+from nas.monitor.custom_charts import Charts
 from nas.monitor.run_log import RunLog
 from nas.optimizers import Updater
 from nas.training import checkpoint
-from nas.training.run import EpochTime, Interrupted, Meter, StopRequest, flat_settings
+from nas.training.run import EpochTime, Interrupted, Meter, StopRequest
+from nas.training.tracking import compared_settings, run_text
 
 _log = logging.getLogger(__name__)
 _NO_LOG: nullcontext[None] = nullcontext(None)
@@ -66,8 +68,8 @@ class Loop(ABC):
     """
 
     kind: ClassVar[str]
-    compared_by: ClassVar[str]
-    """The metric by which TensorBoard compares runs."""
+    charts: ClassVar[Charts] = {}
+    """What the CUSTOM SCALARS tab shows, where it does not depend on the run."""
 
     def __init__(
         self,
@@ -111,6 +113,10 @@ class Loop(ABC):
     @abstractmethod
     def _log_epoch(self, log: RunLog, metrics: dict[str, float]) -> str:
         """Writes the metrics of the epoch; returns a line that sums it up."""
+
+    @abstractmethod
+    def _compared_by(self) -> list[str]:
+        """The metrics by which TensorBoard compares runs."""
 
     @abstractmethod
     def _modules(self) -> list[nn.Module]:
@@ -205,7 +211,7 @@ class Loop(ABC):
         total = self.epochs * self._loader.num_batches
         resumed = self.step if self.step > 0 else None
         with (
-            self._open_log(resumed) as log,
+            self.open_log(resumed) as log,
             Progress(total, start_step=self.step) as progress,
             StopRequest() as stop,
         ):
@@ -219,14 +225,26 @@ class Loop(ABC):
                 self._reset_epoch()
                 self.save()
 
-    def _open_log(self, resume_step: int | None) -> AbstractContextManager[RunLog | None]:
-        return RunLog(self.folder.path, resume_step=resume_step) if self.ranks.is_first else _NO_LOG
+    def open_log(self, resume_step: int | None) -> AbstractContextManager[RunLog | None]:
+        """The log of the run, which says what the run is; None on all ranks but the first.
+
+        Args:
+            resume_step: Of the checkpoint that it goes on from; None begins a new one.
+        """
+        if not self.ranks.is_first:
+            return _NO_LOG
+        log = RunLog(self.folder.path, resume_step=resume_step)
+        settings, overrides = self.folder.settings, self.folder.overrides
+        log.hparams(*compared_settings(settings, overrides), self._compared_by())
+        if resume_step is None:
+            log.text("run", run_text(self.kind, settings, overrides), 0)
+            if self.charts:
+                log.layout(self.charts)
+        return log
 
     def _log(self, log: RunLog, metrics: dict[str, float]) -> str:
         """Writes what the epoch has shown; returns the line of it."""
         line = f"epoch {self.epoch + 1}/{self.epochs}  {self._log_epoch(log, metrics)}"
-        if self.is_last_epoch:
-            log.hparams(flat_settings(self.folder.settings), [self.compared_by])
         logging.getLogger(FILE_LOGGER).info(line)
         log.flush()  # what the checkpoint has behind it must be on disk
         return line

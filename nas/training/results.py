@@ -15,6 +15,7 @@ from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, short_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_genotype_picture
+from nas.monitor.search import log_genotype
 from nas.network import Cost
 from nas.release import release
 from nas.spaces import Custom
@@ -23,6 +24,7 @@ from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
 from nas.training.run import device_name
 from nas.training.search import Search
+from nas.training.tracking import result_text
 
 PICTURE = "cell.png"
 SUMMARY = "summary.json"
@@ -66,6 +68,14 @@ def finish_search(
         **stopped,
     )
     more = ["front.csv", "front.png"] if front else []
+    final = {"result/validation_accuracy": accuracy}
+    if score := table.score(genotype) if table else None:
+        final |= {
+            "result/benchmark_accuracy": score.accuracy,
+            "result/benchmark_regret": score.regret,
+        }
+    if run.budget is not None:
+        final["result/cost"] = run.budget.cost(genotype)
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", short_text(genotype)),
@@ -75,9 +85,30 @@ def finish_search(
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join([GENOTYPE, PICTURE, *more, 'metrics.jsonl'])})"),
         ("next", " ".join(["python retrain.py", f"genotype={folder / GENOTYPE}", *_model(run)])),
-        ("watch", f"tensorboard --logdir {folder}"),
+        ("watch", _watch(folder)),
     ]
+    _log_result(run, genotype, final, rows)
     _say(f"{confidence_table(genotype)}\n{summary_table(rows, 'search done')}")
+
+
+def _watch(folder: Path) -> str:
+    """TensorBoard keeps 10 pictures of a kind unless it is told otherwise."""
+    return f"tensorboard --samples_per_plugin images=100 --logdir {folder}"
+
+
+def _log_result(
+    run: Search | Retrain,
+    genotype: Genotype,
+    metrics: dict[str, float],
+    rows: Sequence[tuple[str, str]],
+) -> None:
+    """Puts what the run came to beside its curves: metrics, pictures of the cells, a text."""
+    step = run.step + 1
+    with run.open_log(run.step) as log:
+        if log is not None:
+            log.results(step, metrics)
+            log_genotype(log, "result", genotype, step, "result")
+            log.text("result", result_text(rows), step)
 
 
 def _model(run: Search) -> list[str]:
@@ -153,8 +184,10 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({WEIGHTS}, {DESCRIPTION}, {SUMMARY}, metrics.jsonl)"),
         ("next", f"python export.py run={folder}{model}"),
-        ("watch", f"tensorboard --logdir {folder}"),
+        ("watch", _watch(folder)),
     ]
+    final = result if run.result_ema is None else run.result_ema
+    _log_result(run, genotype, {"result/test_accuracy": final.top1}, rows)
     _say(summary_table(rows, "retraining done"))
     return result.top1
 

@@ -21,6 +21,7 @@ from nas.finite import (
     check_finite,
     first_non_finite,
 )
+from nas.monitor.custom_charts import RETRAINING
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.network import DropPath
@@ -75,7 +76,7 @@ class Retrain(Loop):
     """
 
     kind = "retrain"
-    compared_by = "accuracy/test_top1"
+    charts = RETRAINING
 
     def __init__(
         self,
@@ -194,6 +195,9 @@ class Retrain(Loop):
                 line += f"  moving average {self.result_ema.top1:.2f} %"
         log.scalars(self.step, metrics, epoch=self.epoch)
         return line
+
+    def _compared_by(self) -> list[str]:
+        return ["result/test_accuracy", "result/validation_accuracy"]
 
     def _modules(self) -> list[nn.Module]:
         return [self.network] if self.ema is None else [self.network, self.ema]

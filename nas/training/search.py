@@ -80,7 +80,6 @@ class Search(Loop):
     """
 
     kind = "search"
-    compared_by = "accuracy/genotype_validation"
 
     def __init__(
         self,
@@ -194,11 +193,21 @@ class Search(Loop):
         if self.budget is not None:
             metrics["budget/cost"] = self.budget.cost(genotype)
             metrics["budget/expected_cost"] = expected_cost(self.budget, self.supernet)
+            metrics["budget/target"] = self.budget.target
             metrics["budget/multiplier"] = self.budget.multiplier
         if self.is_last_epoch or (self.epoch + 1) % self.schedule.evaluate_every_epochs == 0:
             self.validation_accuracy = self.evaluate(genotype)
             metrics["accuracy/genotype_validation"] = self.validation_accuracy
         return metrics
+
+    def _compared_by(self) -> list[str]:
+        names = ["result/validation_accuracy"]
+        if self.table is not None:
+            names += ["result/benchmark_accuracy", "result/benchmark_regret"]
+        if self.budget is not None:
+            names.append("result/cost")
+        # TensorBoard takes the columns from one run of all that it shows.
+        return [*names, "result/test_accuracy"]
 
     def _modules(self) -> list[nn.Module]:
         return [self.supernet.model]

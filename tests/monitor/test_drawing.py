@@ -1,6 +1,5 @@
 """Drawings: every label is there, inside the picture, and clear of all others and all lines."""
 
-import itertools
 import random
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,12 +7,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from drawing_helpers import assert_legible, extents
 from matplotlib.image import imread
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path as MplPath
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from nas.errors import UserError
@@ -58,37 +55,6 @@ RANDOM_CELLS = [
     *(dense_cell(num_nodes, seed) for num_nodes in range(2, 9) for seed in range(2)),
     *(darts_cell(num_inner, seed) for num_inner in range(1, 7) for seed in range(3)),
 ]
-
-
-def extents(figure: Figure, with_frame: bool = True) -> dict[str, Bbox]:
-    """Returns the box of every text in pixels, its frame included, by its id or its text."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    boxes = {}
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        if not text.get_text() or not text.get_visible():
-            continue
-        frame = text.get_bbox_patch()
-        box = (
-            frame.get_window_extent(renderer)
-            if frame is not None and with_frame
-            else text.get_window_extent(renderer)
-        )
-        boxes[text.get_gid() or f"{text.get_text()} at {box.x0:.0f}, {box.y0:.0f}"] = box
-    return boxes
-
-
-def assert_legible(figure: Figure) -> dict[str, Bbox]:
-    boxes = extents(figure)
-    whole = figure.bbox
-    for name, box in boxes.items():
-        assert box.x0 >= 0 and box.y0 >= 0, f"{name} is cut"
-        assert box.x1 <= whole.x1 and box.y1 <= whole.y1, f"{name} is cut"
-    for (name, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), f"{name} overlaps {other}"
-    return boxes
 
 
 @pytest.mark.parametrize("seed", [None, 0])

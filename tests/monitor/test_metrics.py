@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.monitor.metrics import METRICS, check_metric, describe_metrics
+from nas.monitor.metrics import METRICS, Metric, card_title, describe_metrics, find_metric
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,12 +22,21 @@ def test_every_metric_is_defined_once_with_a_unit() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_every_metric_is_known_with_its_placeholders_filled(metric: object) -> None:
-    name = getattr(metric, "name")  # noqa: B009
+def test_every_metric_is_known_with_its_placeholders_filled(metric: Metric) -> None:
+    name, title = metric.name, metric.title
     filling = {"<choice>": "normal/0->2", "<option>": "sep_conv_3x3", "<epochs>": "200"}
     for placeholder, value in filling.items():
-        name = name.replace(placeholder, value)
-    check_metric(name)
+        name, title = name.replace(placeholder, value), title.replace(placeholder, value)
+    found = find_metric(name)
+    assert (found.name, found.title, found.unit) == (name, title, metric.unit)
+    assert "<" not in card_title(found)
+
+
+def test_titles_name_the_unit_where_it_is_one() -> None:
+    assert card_title(find_metric("loss/train")) == "training loss, nats"
+    assert card_title(find_metric("architecture/entropy")) == "entropy, mean over the choices"
+    titles = [metric.title for metric in METRICS]
+    assert len(set(titles)) == len(titles)
 
 
 @pytest.mark.parametrize(
@@ -36,4 +45,4 @@ def test_every_metric_is_known_with_its_placeholders_filled(metric: object) -> N
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not defined"):
-        check_metric(name)
+        find_metric(name)
