@@ -104,7 +104,7 @@ METHODS: dict[str, Method] = {
     ),
     "GDAS": _learned("gdas", 32),
     "GDAS, authors' form": _learned("gdas_authors", 32),
-    "score function": _learned("score_function", 24),
+    "score function": _learned("score_function", 17),
     "DrNAS": _learned("dirichlet", 5),
     "DARTS": _learned("softmax", 5),
     "most parameters": _best_of("parameters", 10, 500),
