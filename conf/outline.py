@@ -46,18 +46,35 @@ class Setting:
 @cache
 def schemas() -> dict[str, tuple[Setting, ...]]:
     """The fields of every schema, by its name in the group `schema`."""
-    classes: dict[str, tuple[ast.ClassDef, list[str]]] = {}
-    names: dict[str, str] = {}
+    names = next(
+        node.value
+        for node in ast.parse((ROOT / SOURCES[0]).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SCHEMAS"
+    )
+    assert isinstance(names, ast.Dict)
+    pairs = zip(names.keys, names.values, strict=True)
+    return {
+        ast.literal_eval(key): tuple(_fields(ast.unparse(value), _classes()))
+        for key, value in pairs
+        if key
+    }
+
+
+def meanings(class_name: str) -> dict[str, str]:
+    """One line on each field of a class of settings, perhaps empty."""
+    return {setting.name: setting.meaning for setting in _fields(class_name, _classes())}
+
+
+@cache
+def _classes() -> dict[str, tuple[ast.ClassDef, list[str]]]:
+    """The classes of `SOURCES`, each with the lines of its file."""
+    found = {}
     for source in SOURCES:
         text = (ROOT / source).read_text(encoding="utf-8")
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef):
-                classes[node.name] = node, text.splitlines()
-            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SCHEMAS":
-                assert isinstance(node.value, ast.Dict)
-                pairs = zip(node.value.keys, node.value.values, strict=True)
-                names = {ast.literal_eval(key): ast.unparse(value) for key, value in pairs if key}
-    return {name: tuple(_fields(class_name, classes)) for name, class_name in names.items()}
+                found[node.name] = node, text.splitlines()
+    return found
 
 
 def _fields(

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from conf.outline import CONF_DIR
+from conf.outline import CONF_DIR, meanings
 from conf.schema import (
     RetrainConfig,
     RunConfig,
@@ -125,20 +125,6 @@ def _rule(answer: str, key: str) -> str:
     return text.removesuffix(", or null")
 
 
-def meanings(schema: type) -> dict[str, str]:
-    """The line of documentation of each field: its comment, or its entry under `Attributes:`."""
-    found: dict[str, str] = {}
-    for base in reversed(schema.__mro__[:-1]):
-        section = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE):
-            found[name] = " ".join(text.split())
-        for name, comment in re.findall(
-            r"^    (\w+): .*?  # (.*)$", inspect.getsource(base), re.MULTILINE
-        ):
-            found[name] = comment
-    return found
-
-
 def _type_name(hint: Any) -> tuple[Any, str]:
     """The type without null, and how it is called."""
     parts = [part for part in get_args(hint) if part is not NoneType]
@@ -152,7 +138,7 @@ def _type_name(hint: Any) -> tuple[Any, str]:
 def _rows(variants: Sequence[Variant], names: Iterable[str]) -> Iterator[str]:
     """The rows of a table: the settings `names` of objects of one schema."""
     schema = variants[0].schema
-    hints, texts = get_type_hints(schema), meanings(schema)
+    hints, texts = get_type_hints(schema), meanings(schema.__name__)
     for name in names:
         kind, type_name = _type_name(hints[name])
         allowed = list(dict.fromkeys(variant.allowed(name, kind) for variant in variants))
@@ -289,13 +275,14 @@ def describe_settings() -> str:
     for name in ("warm_start", "pruning", "collapse", "benchmark"):
         lines += _section("", search.inner(name))
     for group, variants in groups.items():
-        lines += _group_section(group, variants, meanings(SearchConfig)[group])
+        lines += _group_section(group, variants, meanings("SearchConfig")[group])
     lines += ["", "## Retrainings", *_table([retrain], _own(RetrainConfig))]
     lines += _section(_NETWORKS, retrain.inner("network"))
     lines += ["", "## Experiments", "", "Published settings, `experiment=<name>`.", ""]
     lines += ["| experiment | what it is |", "| --- | --- |"]
     for name in sorted(_options("experiment"), key=lambda name: "retrain" in name):
         lines.append(f"| `{name}` | {_escaped(_head_comment('experiment', name))} |")
+    lines += ["", "## `debug`", "", "`debug=smoke`: " + _escaped(_head_comment("debug", "smoke"))]
     lines += ["", "## `profile_space.py`", "", "Besides `space` and `data`:", *_table([profile])]
     lines += ["", "## `export.py`", *_table([export])]
     return "\n".join([*lines, ""])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +26,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import OmegaConf
 
-from conf.app import CONF_DIR, checked, for_hydra
+from conf.app import checked, for_hydra
+from conf.outline import CONF_DIR
+from conf.questions import answer
 from conf.schema import ExportConfig, ProfileConfig, RetrainConfig, SearchConfig, register_schemas
 from conf.sweeps import check_installed
 from nas.errors import UserError
@@ -123,7 +126,7 @@ def check_command(words: Sequence[str], saved: Sequence[str] = ()) -> None:
         Exception: it would be refused, or nobody knows how to check such a command.
     """
     words = [word for word in words if word != "..."]
-    words = words[: words.index(">")] if ">" in words else words
+    words = list(takewhile(lambda word: word not in (">", "|"), words))
     program, arguments = words[0], words[1:]
     if program in _SIMPLE:
         _SIMPLE[program](arguments)
@@ -172,12 +175,19 @@ def _check_source(arguments: Sequence[str]) -> None:
     assert arguments == [".venv/bin/activate"]
 
 
+def _check_eval(arguments: Sequence[str]) -> None:
+    inner = re.fullmatch(r"\$\((.*)\)", arguments[0])
+    assert inner, arguments
+    check_command(_words(inner[1]))
+
+
 _SIMPLE: dict[str, Callable[[Sequence[str]], None]] = {
     "make": _check_make,
     "pip": _check_pip,
     "tensorboard": _check_tensorboard,
     "torchrun": _check_torchrun,
     "source": _check_source,
+    "eval": _check_eval,
 }
 
 
@@ -209,7 +219,10 @@ def _check_module(name: str, arguments: Sequence[str]) -> None:
 
 def check_overrides(program: str, arguments: Sequence[str]) -> None:
     """Composes and validates the settings of a program; of a sweep those of its first run."""
-    if {"--help", "--hydra-help"} & set(arguments):
+    if {"--help", "--list", "-sc"} & set(arguments):
+        with pytest.raises(SystemExit) as answered:
+            answer(program, arguments)
+        assert answered.value.code == 0
         return
     values = [word for word in arguments if word not in ("-m", "--multirun", "--cfg", "job")]
     assert not [word for word in values if word.startswith("-")], values
