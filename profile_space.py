@@ -23,7 +23,13 @@ from nas.probe import probe
 from nas.spaces import Custom
 from nas.training.allocator import keep_freed_memory
 from nas.training.profiling import Profiler
-from nas.training.run import choose_device, device_name, seed_everything, use_threads
+from nas.training.run import (
+    choose_device,
+    device_name,
+    seed_everything,
+    use_precision,
+    use_threads,
+)
 
 FILE_NAME = "latency.json"
 
@@ -33,6 +39,7 @@ def profile(config: ProfileConfig, launched: Launch) -> float:
     start = time.perf_counter()
     keep_freed_memory()
     use_threads(config.threads)
+    use_precision(config.precision)
     output = Path(config.output).expanduser() if config.output else launched.run_dir / FILE_NAME
     check_writable(output)
     device = choose_device(config.device)

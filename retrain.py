@@ -27,6 +27,7 @@ from nas.training.run import (
     choose_device,
     seed_everything,
     to_device,
+    use_precision,
     use_threads,
 )
 
@@ -57,6 +58,7 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
     """The retraining, ready to run, and what its network costs."""
     keep_freed_memory()
     use_threads(config.threads)
+    use_precision(config.precision)
     ranks = launched.ranks
     device = choose_device(config.device, ranks)
     seed_everything(config.seed, deterministic=config.deterministic)

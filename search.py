@@ -41,7 +41,13 @@ from nas.training.discretise import by_perturbation
 from nas.training.front import find_front
 from nas.training.loop import RunFolder
 from nas.training.results import finish_search
-from nas.training.run import choose_device, seed_everything, to_device, use_threads
+from nas.training.run import (
+    choose_device,
+    seed_everything,
+    to_device,
+    use_precision,
+    use_threads,
+)
 from nas.training.scoring import best_of_samples, by_local_search, start_warm
 from nas.training.search import Search
 
@@ -95,6 +101,7 @@ def build(config: SearchConfig, launched: Launch) -> Search:
     check_ranks(config, ranks)
     keep_freed_memory()
     use_threads(config.threads)
+    use_precision(config.precision)
     device = choose_device(config.device, ranks)
     generator = seed_everything(config.seed, deterministic=config.deterministic)
     data = load_search_data(

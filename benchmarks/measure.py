@@ -16,6 +16,8 @@ from nas.files import replace_text
 from nas.training.run import device_name
 
 MIB = 2**20
+CALLS_ON_GPU = 5
+"""That a `Stopwatch` times together."""
 
 Step = Callable[[], object]
 
@@ -25,20 +27,25 @@ class Stopwatch:
 
     Other work on the machine only ever slows a step down: what counts of a step in a round is the
     fastest of its repetitions. Rounds differ, since architectures do; their mean is what counts.
+
+    On a GPU a repetition is the mean of several calls in a row: in a search the host launches the
+    next step while the device is at work on this one.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._calls = CALLS_ON_GPU if device.type == "cuda" else 1
         self._times_ms: dict[str, dict[int, list[float]]] = {}
 
     def time(self, name: str, number: int, step: Step) -> None:
-        """Times one call of `step` in round `number`, the work on the device included."""
-        self._wait()
+        """Times `step` in round `number`, the work on the device included."""
+        wait_for(self.device)
         start = time.perf_counter()
-        step()
-        self._wait()
+        for _ in range(self._calls):
+            step()
+        wait_for(self.device)
         times = self._times_ms.setdefault(name, {}).setdefault(number, [])
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (time.perf_counter() - start) / self._calls)
 
     @property
     def names(self) -> list[str]:
@@ -58,15 +65,17 @@ class Stopwatch:
     def _rounds(self, name: str) -> dict[int, float]:
         return {number: min(times) for number, times in self._times_ms[name].items()}
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+
+def wait_for(device: torch.device) -> None:
+    """Waits until `device` has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def peak_mib(step: Step, device: torch.device) -> float:
     """The most that `step` allocates at once, above what was there before, in MiB."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        wait_for(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
@@ -93,17 +102,22 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
 def commit() -> str:
-    """The commit of the checkout, with `+` where files differ from it."""
+    """The commit of the checkout, with `+` where files differ from it; empty without git."""
 
     def git(*args: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return ""
+        return done.stdout.strip()
 
     return git("rev-parse", "--short", "HEAD") + (
         "+" if git("status", "--porcelain", "-uno") else ""

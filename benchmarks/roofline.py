@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.measure import Step
+from benchmarks.measure import Step, wait_for
+from nas.training.run import use_precision
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Machine:
     """What a device reached in two measurements.
 
     Attributes:
-        flops_per_s: Of a large float32 matrix product.
+        flops_per_s: Of a large matrix product, in float32, tf32 or bf16.
         bytes_per_s: Read and written by a large copy.
     """
 
@@ -27,13 +28,20 @@ class Machine:
     bytes_per_s: float
 
     @classmethod
-    def measured(cls, device: torch.device) -> "Machine":
-        """The best of several tries of each."""
-        a, b = torch.randn(2, 2048, 2048, device=device)
-        source = torch.randn(2**25, device=device)  # 128 MiB, larger than caches
+    def measured(cls, device: torch.device, precision: str = "float32") -> "Machine":
+        """The best of several tries of each; large enough that launching them counts for nothing.
+
+        Leaves the process at `precision`, as a run with that setting is.
+        """
+        use_precision(precision)
+        on_gpu = device.type == "cuda"
+        size, count = (8192, 2**28) if on_gpu else (2048, 2**25)  # 1 GiB, 128 MiB: beyond caches
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        a, b = torch.randn(2, size, size, device=device).to(dtype)
+        source = torch.randn(count, device=device)
         target = torch.empty_like(source)
-        flops = 2 * 2048**3 / _best_time(lambda: a @ b, device)
-        moved = 2 * source.numel() * 4 / _best_time(lambda: target.copy_(source), device)
+        flops = 2 * size**3 / _best_time(lambda: a @ b, device)
+        moved = 2 * count * 4 / _best_time(lambda: target.copy_(source), device)
         return cls(flops, moved)
 
 
@@ -43,6 +51,7 @@ class CostCounter(TorchDispatchMode):
     Attributes:
         flops: Floating-point operations of convolutions and matrix products.
         num_bytes: Sizes of all inputs and outputs of all operations that touch memory.
+        num_operations: Operations that touch memory: about as many kernels are launched.
         roofline_s: The sum over the operations of the longer of the two times that a machine needs
             for its FLOPs and for its bytes (Williams et al., 2009).
     """
@@ -50,7 +59,7 @@ class CostCounter(TorchDispatchMode):
     def __init__(self, machine: Machine) -> None:
         super().__init__()
         self.machine = machine
-        self.flops = self.num_bytes = 0
+        self.flops = self.num_bytes = self.num_operations = 0
         self.roofline_s = 0.0
 
     def __torch_dispatch__(
@@ -66,6 +75,7 @@ class CostCounter(TorchDispatchMode):
         num_bytes = sum(t.numel() * t.element_size() for t in tensors)
         self.flops += flops
         self.num_bytes += num_bytes
+        self.num_operations += 1
         self.roofline_s += max(
             flops / self.machine.flops_per_s, num_bytes / self.machine.bytes_per_s
         )
@@ -88,15 +98,11 @@ def cost_of(step: Step, machine: Machine) -> CostCounter:
 
 def _best_time(work: Callable[[], object], device: torch.device, tries: int = 7) -> float:
     times = []
+    work()  # sets libraries up
     for _ in range(tries):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         work()
-        _wait(device)
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

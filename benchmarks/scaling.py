@@ -20,7 +20,7 @@ from benchmarks.subjects import Setting, SupernetSteps, random_batch
 from nas.fused import KERNELS
 from nas.spaces import NASBench201
 from nas.training.allocator import keep_freed_memory
-from nas.training.run import choose_device
+from nas.training.run import PRECISIONS, autocast_for, choose_device
 
 BASE = NASBench201(in_channels=3, num_classes=10)
 BASE_BATCH = 64
@@ -42,7 +42,7 @@ def main() -> None:
     options = _options()
     device = choose_device(options.device)
     keep_freed_memory()
-    machine = Machine.measured(device)
+    machine = Machine.measured(device, options.precision)
     print(
         f"matrix product {machine.flops_per_s / 1e9:,.0f} GFLOP/s, "
         f"copy {machine.bytes_per_s / 1e9:,.1f} GB/s\n",
@@ -50,26 +50,29 @@ def main() -> None:
     )
     rows = [
         {"varied": size, "value": value, **row}
-        for size, values in VALUES.items()
-        for value in values
-        for row in measure(setting_of(size, value, device), machine, options)
+        for size in options.vary
+        for value in VALUES[size]
+        for row in measure(setting_of(size, value, device, options.precision), machine, options)
     ]
     print_table(rows)
     if options.output:
-        settings = {"kernels": options.kernels, "rounds": options.rounds, **vars(machine)}
+        shown = ("kernels", "precision", "rounds")
+        settings = {**{name: getattr(options, name) for name in shown}, **vars(machine)}
         save(options.output, device, settings, rows)
     if options.plot:
         plot(rows, options.plot)
 
 
-def setting_of(size: str, value: int, device: torch.device) -> Setting:
+def setting_of(size: str, value: int, device: torch.device, precision: str) -> Setting:
     """The base with one size set to `value`."""
+    autocast = autocast_for(precision, device)
     if size == "batch":
-        return Setting(BASE, random_batch(value, device))
+        return Setting(BASE, random_batch(value, device), autocast)
     # Operations are added in the order of what they cost: none, skip, pool, 1x1, 3x3.
     names = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
     changed: object = names[:value] if size == "operations" else value
-    return Setting(replace(BASE, **{size: changed}), random_batch(BASE_BATCH, device))  # type: ignore[arg-type]
+    space = replace(BASE, **{size: changed})  # type: ignore[arg-type]
+    return Setting(space, random_batch(BASE_BATCH, device), autocast)
 
 
 def measure(setting: Setting, machine: Machine, options: argparse.Namespace) -> list[Row]:
@@ -103,8 +106,12 @@ def plot(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot  # after the choice of a backend without a display
 
-    figure, panels = pyplot.subplots(1, len(VALUES), figsize=(15, 3.2), sharey=True)
-    for panel, (size, values) in zip(panels, VALUES.items(), strict=True):
+    sizes = list(dict.fromkeys(str(row["varied"]) for row in rows))
+    figure, (panels,) = pyplot.subplots(
+        1, len(sizes), figsize=(3 * len(sizes), 3.2), sharey=True, squeeze=False
+    )
+    for panel, size in zip(panels, sizes, strict=True):
+        values = VALUES[size]
         for color, step in zip(("C0", "C1"), STEPS, strict=True):
             chosen = [row for row in rows if row["varied"] == size and row["step"] == step]
             panel.plot(values, [row["ms"] for row in chosen], "o-", color=color, label=step)
@@ -125,7 +132,9 @@ def _options() -> argparse.Namespace:
     add = partial(parser.add_argument, metavar="")
     add("--rounds", type=int, default=12, help="architectures that are timed (default 12)")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
+    parser.add_argument("--vary", nargs="+", choices=VALUES, default=list(VALUES))
     parser.add_argument("--kernels", choices=KERNELS, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     add("--output", type=Path, help="results file, JSON")
     add("--plot", type=Path, help="picture, PNG or SVG")
     return parser.parse_args()

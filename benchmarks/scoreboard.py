@@ -16,7 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -53,11 +53,13 @@ class Method:
         derives_from: The method whose finished searches it derives from anew; None: it searches.
         judge: Whose ranking of random cells is reported: the supernet's (`validation`) or that of a
             training-free score; None: nobody's, or it stands in the row that this derives from.
+        experiment: The settings that the overrides change.
     """
 
     overrides: tuple[str, ...] = ()
     derives_from: str | None = None
     judge: str | None = VALIDATION
+    experiment: str = "nasbench201_cpu"
 
 
 OURS = "one path, finals"
@@ -115,7 +117,7 @@ METHODS: dict[str, Method] = {
 """By name. Methods that are slower a step have as many epochs as take about as long."""
 
 
-def run(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
+def run(method: str, row: Method, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
     """Runs or finishes the search; returns its folder.
 
     Raises:
@@ -124,8 +126,7 @@ def run(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> Path:
     folder = folder_of(method, seed, runs)
     if (folder / SUMMARY).exists():
         return folder
-    row = METHODS[method]
-    chosen = ["experiment=nasbench201_cpu", *row.overrides, f"seed={seed}", f"run_dir={folder}"]
+    chosen = [f"experiment={row.experiment}", *row.overrides, f"seed={seed}", f"run_dir={folder}"]
     if row.derives_from is not None:
         shutil.copytree(folder_of(row.derives_from, seed, runs), folder, dirs_exist_ok=True)
         (folder / SUMMARY).unlink()  # of the other run
@@ -163,18 +164,19 @@ def _core_seconds(folder: Path) -> list[float]:
     return json.loads(cost.read_text()) if cost.exists() else []
 
 
-def run_all(methods: Sequence[str], options: argparse.Namespace) -> None:
+def run_all(methods: Mapping[str, Method], options: argparse.Namespace) -> None:
     """Runs what is missing, `options.jobs` searches at a time, those that others need first.
 
     Raises:
         UserError: one failed; those that are running end before.
     """
-    needed = {METHODS[m].derives_from for m in methods} - {None}
-    for stage in (needed, set(methods) - needed):
+    chosen = set(options.method)
+    needed = {methods[method].derives_from for method in chosen} - {None}
+    for stage in (needed, chosen - needed):
         with ThreadPoolExecutor(options.jobs) as pool:
             started = [
-                pool.submit(run, method, seed, options.runs, options.override)
-                for method in METHODS
+                pool.submit(run, method, row, seed, options.runs, options.override)
+                for method, row in methods.items()
                 if method in stage
                 for seed in options.seeds
             ]
@@ -213,16 +215,21 @@ def outcome(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is missing, writes the results; returns the exit code."""
-    options = _options(arguments)
+    """Entry point."""
+    parser = parser_for(METHODS, "scoreboard", __doc__)
+    return score(METHODS, parser.parse_args(arguments), torch.device("cpu"))
+
+
+def score(methods: Mapping[str, Method], options: argparse.Namespace, device: torch.device) -> int:
+    """Runs what is missing of `methods`, writes the results; returns the exit code."""
     content = json.loads(options.output.read_text()) if options.output.exists() else {"rows": {}}
     rows: dict[str, Any] = content["rows"]
     settings = {"overrides": options.override, "jobs": options.jobs}
     try:
         table = BenchmarkTable.read(options.table, EPOCHS)
-        run_all(options.method, options)
+        run_all(methods, options)
         for method in options.method:
-            row, known = METHODS[method], rows.get(method, {}).get("runs", [])
+            row, known = methods[method], rows.get(method, {}).get("runs", [])
             found = {run["seed"]: run for run in known}
             for seed in options.seeds:
                 if seed not in found:
@@ -230,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     new = outcome(folder, table, row.judge, options.ranked)
                     found[seed] = {"seed": seed, **new}
             rows[method] = {"overrides": row.overrides, "runs": [found[s] for s in sorted(found)]}
-            save(options.output, torch.device("cpu"), settings, rows)
+            save(options.output, device, settings, rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -264,18 +271,24 @@ def markdown(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoreboard", description=__doc__)
+def parser_for(
+    methods: Mapping[str, Method], module: str, description: str | None
+) -> argparse.ArgumentParser:
+    """The options of a scoreboard of `methods`, the command `python -m benchmarks.<module>`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description)
     add = partial(parser.add_argument, metavar="")
-    add("--table", type=Path, required=True, help="CSV file: architecture, cifar10_test")
-    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
+    # Without a name argparse could not write the usage of what is required.
+    table = "CSV file: architecture, cifar10_test"
+    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help=table)
+    parser.add_argument("--method", nargs="+", choices=methods, default=list(methods))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="runs of each method")
     add("--ranked", type=int, default=200, help="random cells that each supernet ranks; 0: none")
     add("--jobs", type=int, default=1, help="searches at a time")
-    add("--runs", type=Path, default=Path("runs/scoreboard"), help="folder of the runs")
-    add("--output", type=Path, default=Path("runs/scoreboard/results.json"), help="JSON file")
+    runs = Path("runs") / module
+    add("--runs", type=Path, default=runs, help=f"folder of the runs (default {runs})")
+    add("--output", type=Path, default=runs / "results.json", help="JSON file")
     add("--override", nargs="*", default=[], help="settings of all runs, such as the data's")
-    return parser.parse_args(arguments)
+    return parser
 
 
 if __name__ == "__main__":

@@ -9,18 +9,20 @@ import argparse
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from benchmarks.authors import AuthorsChild, AuthorsSteps, fits
 from benchmarks.measure import Step, Stopwatch, peak_mib, print_table, save, tensors_mib
+from benchmarks.roofline import CostCounter, Machine, cost_of
 from benchmarks.subjects import ChildSteps, Setting, Space, SupernetSteps, random_batch
 from nas.bilevel import Batch
 from nas.data import Cycle
 from nas.data.memory import Augmentation, MemoryLoader
 from nas.spaces import DARTS, NASBench201
 from nas.training.allocator import keep_freed_memory
-from nas.training.run import PRECISIONS, autocast_for, choose_device
+from nas.training.run import PRECISIONS, autocast_for, choose_device, use_precision
 
 SPACES: dict[str, Space] = {
     "nasbench201": NASBench201(in_channels=3, num_classes=10),
@@ -32,6 +34,8 @@ CHILD, CHILD_NCHW = "child", "child NCHW"
 LOADING = "a batch of images"
 AUTHORS_CHILD = "child, authors"
 DENSE_ROUNDS = 1
+COUNTED = (CHILD, "weight step, plain", "logits step, plain")
+"""Whose operations are counted: what has to be done, not what fusing saves of it."""
 
 Row = dict[str, object]
 
@@ -41,6 +45,8 @@ def main() -> None:
     options = _options()
     device = choose_device(options.device)
     keep_freed_memory()
+    use_precision(options.precision)
+    machine = Machine.measured(device, options.precision) if options.roofline else None
     rows: list[Row] = []
     for name in options.space:
         for batch_size in options.batch_size:
@@ -50,21 +56,27 @@ def main() -> None:
                 autocast_for(options.precision, device),
             )
             print(f"\n{name}, batch {batch_size}, {options.precision}", flush=True)
-            found = compare(setting, options)
+            found = compare(setting, options, machine)
             print_table(found)
             rows += [{"space": name, "batch": batch_size, **row} for row in found]
     if options.output:
         settings = {k: v for k, v in vars(options).items() if k not in ("output", "authors")}
-        save(options.output, device, settings, rows)
+        save(options.output, device, settings | (vars(machine) if machine else {}), rows)
 
 
-def compare(setting: Setting, options: argparse.Namespace) -> list[Row]:
-    """Times all subjects on the same architectures; one row a step."""
+def compare(
+    setting: Setting, options: argparse.Namespace, machine: Machine | None = None
+) -> list[Row]:
+    """Times all subjects on the same architectures; one row a step.
+
+    With a `machine` also the least time that it needs, and how many operations it is asked for.
+    """
     authors: Path | None = options.authors
     one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in KERNELS}
     dense = SupernetSteps(setting, "softmax", "plain")
     theirs = AuthorsSteps(setting, authors) if authors and fits(setting.space) else None
     watch, batches = Stopwatch(setting.device), _batches(setting)
+    counts: dict[str, list[CostCounter]] = {}
     for number in range(-options.warm_up, options.rounds):
         architecture = number + options.warm_up
         genotype = one_path["plain"].genotype(architecture)
@@ -79,11 +91,14 @@ def compare(setting: Setting, options: argparse.Namespace) -> list[Row]:
             if not isinstance(setting.space, DARTS):
                 steps[AUTHORS_CHILD] = AuthorsChild(setting, genotype, authors).step
         _repeat(watch, number, steps, options.repeats if number >= 0 else 0)
+        if machine and number >= 0:
+            for name in COUNTED:
+                counts.setdefault(name, []).append(cost_of(steps[name], machine))
     # Dense steps need gigabytes: not between the others.
     for number in range(DENSE_ROUNDS):
         steps = {f"{step}, dense": run for step, run in dense.steps(number).items()}
         _repeat(watch, number, steps, repeats=1)
-    return _rows(watch, _memory(setting, one_path, dense, options.rounds))
+    return _rows(watch, _memory(setting, one_path, dense, options.rounds), counts)
 
 
 def _repeat(watch: Stopwatch, number: int, steps: dict[str, Step], repeats: int) -> None:
@@ -135,7 +150,11 @@ def _memory(
     return found
 
 
-def _rows(watch: Stopwatch, memory: dict[str, tuple[float, float]]) -> list[Row]:
+def _rows(
+    watch: Stopwatch,
+    memory: dict[str, tuple[float, float]],
+    counts: dict[str, list[CostCounter]],
+) -> list[Row]:
     fastest = min((CHILD, CHILD_NCHW), key=watch.mean_ms)
     rows: list[Row] = []
     for name in watch.names:
@@ -143,6 +162,9 @@ def _rows(watch: Stopwatch, memory: dict[str, tuple[float, float]]) -> list[Row]
         row["to child"] = watch.ratio(name, fastest)
         if AUTHORS_CHILD in watch.names:
             row["to authors' child"] = watch.ratio(name, AUTHORS_CHILD)
+        if name in counts:
+            row["roofline ms"] = 1000 * mean(count.roofline_s for count in counts[name])
+            row["operations"] = round(mean(count.num_operations for count in counts[name]))
         if name in memory:
             row["peak MiB"], row["stays MiB"] = memory[name]
             row["peak to child"] = memory[name][0] / memory[CHILD][0]
@@ -160,6 +182,7 @@ def _options() -> argparse.Namespace:
     add("--warm-up", type=int, default=10, help="architectures before them (default 10)")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--roofline", action="store_true", help="count operations and bytes, too")
     add("--authors", type=Path, help="checkout of D-X-Y/AutoDL-Projects, to run it too")
     add("--output", type=Path, help="results file, JSON")
     return parser.parse_args()

@@ -22,7 +22,7 @@ class ProfileConfig:
     num_classes: int | None = None  # with all three given no data is opened
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
-    precision: str = "float32"  # float32 or bf16 (autocast)
+    precision: str = "float32"  # float32, tf32 (rounds in products on a GPU) or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     repetitions: int = 50  # measurements of each operation and network
     num_calibration: int = 12  # networks that the calibration is fitted on

@@ -196,7 +196,7 @@ class RunConfig:
     batch_size: int = MISSING  # images of an update, of all processes together
     device: str = "auto"  # auto, cpu, cuda or cuda:<number>
     threads: int | None = None  # CPU threads that share an operation; null: as many as cores
-    precision: str = "float32"  # float32 or bf16 (autocast)
+    precision: str = "float32"  # float32, tf32 (rounds in products on a GPU) or bf16 (autocast)
     channels_last: bool = True  # memory layout of images and weights
     deterministic: bool = False  # deterministic algorithms on a GPU too, at some cost
     sync_batch_norm: bool = False  # under torchrun: normalise by the images of all processes

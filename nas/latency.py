@@ -34,7 +34,7 @@ class Conditions:
         space: Name of the search space whose operations it has.
         device: The processor's or accelerator's own name.
         torch: Version of PyTorch.
-        precision: `float32`, or `bf16` (autocast).
+        precision: `float32`, `tf32`, or `bf16` (autocast).
         threads: CPU threads that share an operation.
         channels_last: Memory layout of images and weights.
         batch_size: Images at a time.

@@ -169,11 +169,11 @@ class Supernet:
     def forward(self, images: Tensor, sample: Sample) -> Tensor:
         """Runs the model under `sample`, without an architecture gradient."""
         if sample.indices is None:
-            self._mix(sample, sample.weights.detach().to(self.device))
+            self._mix(sample, self._on_device(sample.weights))
         else:
             self._select(sample.indices, None)
             if self._nodes:
-                self._weigh(sample.weights.detach().to(self.device))
+                self._weigh(self._on_device(sample.weights))
         return self._run(images)
 
     def forward_for_logits(self, images: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ class Supernet:
             ValueError: one path, and inputs of nodes with weights, which only mixtures train.
         """
         if sample.indices is None:
-            handle = sample.weights.detach().to(self.device).requires_grad_()
+            handle = self._on_device(sample.weights).requires_grad_()
             self._mix(sample, handle)
         elif self._nodes:
             raise ValueError("edge normalisation is trained by mixtures of all options alone")
@@ -240,6 +240,10 @@ class Supernet:
         if sample.indices is None:
             return name
         return f"{name}: {self.options[name][sample.indices[found]]}"
+
+    def _on_device(self, weights: Tensor) -> Tensor:
+        """A copy of what is on the host, which no kernel that is under way is waited for."""
+        return weights.detach().to(self.device, non_blocking=True)
 
     def _run(self, images: Tensor) -> Tensor:
         try:

@@ -34,6 +34,15 @@ def _one_thread_per_test() -> None:
 
 
 @pytest.fixture
+def device() -> torch.device:
+    """Where the tests marked `gpu` run: CUDA, or what NAS_TEST_DEVICE names to try them."""
+    found = torch.device(os.environ.get("NAS_TEST_DEVICE", "cuda"))
+    if found.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return found
+
+
+@pytest.fixture
 def run_program(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, str]]]:

@@ -1,7 +1,7 @@
 """A step does not wait for the device: it copies the inner products to the host, once.
 
 On PyTorch's meta device there are no values, so whatever would read one fails; the one copy that is
-allowed is counted and answered with zeros.
+allowed is counted and answered with zeros. On a GPU itself: tests/gpu/test_gpu_steps.py.
 """
 
 from typing import Any
@@ -95,24 +95,3 @@ def test_a_single_level_step_copies_once() -> None:
     with CopiesToHost() as copies:
         SingleLevel(learner).step(0, batch_on(META), iter([]))
     assert len(copies.sizes) <= 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("kernels", ["plain", "fused", "compiled"])
-@pytest.mark.parametrize("space", SPACES)
-def test_a_step_on_the_gpu_waits_once(space: str, kernels: str, precision: str) -> None:
-    cuda = torch.device("cuda")
-    learner = learner_on(cuda, space, kernels, precision)
-    bilevel, data = Alternating(learner), batch_on(cuda)
-    for step in range(20):  # what is set up or compiled may wait
-        bilevel.step(step, data, iter([data]))
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="synchroniz") as waits:
-            bilevel.step(0, data, iter([data]))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) <= 1

@@ -21,6 +21,7 @@ from nas.training.run import (
     choose_device,
     seed_everything,
     to_device,
+    use_precision,
 )
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -218,3 +219,13 @@ def test_deterministic_algorithms_are_asked_for(monkeypatch: pytest.MonkeyPatch)
     finally:
         torch.use_deterministic_algorithms(False)
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bf16"])
+def test_only_tf32_lets_a_gpu_round_float32_numbers(precision: str) -> None:
+    use_precision(precision)
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    assert flags == (precision == "tf32",) * 2
+    with autocast_for(precision, torch.device("cpu"))():
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+    use_precision("float32")
