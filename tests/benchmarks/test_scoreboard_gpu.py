@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from benchmarks import scoreboard, scoreboard_gpu
-from conf.app import CONF_DIR
+from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|skip_connect~2|"

@@ -52,7 +52,7 @@ def test_what_is_allowed_is_what_the_schemas_take() -> None:
         "`drop_path`": "in [0, 1)",
         "`weights.decay_per_epoch`": "in (0, 1]",
         "`logits.weight_decay`": "not negative",
-        "`precision`": "bf16, float32",
+        "`precision`": "bf16, float32, tf32",
         "`derive.judges`": "multiply_adds, naswot, parameters, synflow, tuning, validation",
         "`space.strides`": "positive numbers",
     }.items():

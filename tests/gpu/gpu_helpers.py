@@ -16,7 +16,8 @@ from search_helpers import make_search
 from supernet_helpers import SPACES, generator
 
 import retrain
-from conf.app import CONF_DIR, Launch
+from conf.app import Launch
+from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, register_schemas
 from nas.bilevel import Alternating, Batch, Learner, score_function_gradient
 from nas.fused import accelerate
