@@ -135,7 +135,7 @@ def test_a_network_trains_with_all_that_is_fast(
     device: torch.device, tmp_path: Path, compiled: bool
 ) -> None:
     fast = ("precision=bf16", "channels_last=true", f"compile={compiled}", "ema_decay=0.9")
-    run = make_retrain_on(device, tmp_path, "epochs=4", *fast)
+    run = make_retrain_on(device, tmp_path, "epochs=4", "data.limit=1024", *fast)
     images, _ = next(iter(run.data.train.epoch(0)))
     assert images.device.type == device.type
     assert images.is_contiguous(memory_format=torch.channels_last)
