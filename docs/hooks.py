@@ -1,4 +1,7 @@
-"""What MkDocs calls while it builds the site: refuses pages that would load from elsewhere."""
+"""What MkDocs calls while it builds the site: refuses pages that would load from elsewhere.
+
+Build without `--quiet`: MkDocs then does not count warnings, and `--strict` has no effect.
+"""
 
 import re
 from pathlib import Path
@@ -13,6 +16,32 @@ _LOADED = re.compile(
     r"""[^>]*\bhref=["']?((?:https?:)?//[^"'\s>]+)"""
 )
 _LOADED_BY_CSS = re.compile(r"""(?:url\(|@import\s)\s*["']?((?:https?:)?//[^"')\s]+)""")
+
+
+_PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CITATION.cff": "cite.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "README.md": "index.md",
+}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Takes in files from the top of the repository, where a line says `--8<-- "CHANGELOG.md"`."""
+    return re.sub(r'^--8<-- "(.+)"$', _taken_in, markdown, flags=re.MULTILINE)
+
+
+def _taken_in(line: re.Match[str]) -> str:
+    """A file, with its links to pages of docs/ as they are there, and none to other files."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        page = _PAGES.get(target, target.removeprefix("docs/"))
+        is_file = page == target and not target.startswith(("https:", "http:", "#"))
+        return text if is_file else f"[{text}]({page})"
+
+    text = (Path(__file__).parents[1] / line[1]).read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]*)\]\(([^)]+)\)", link, text)
 
 
 def on_post_build(config: dict[str, Any], **_: object) -> None:

@@ -12,6 +12,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import takewhile
@@ -218,6 +219,12 @@ def _check_module(name: str, arguments: Sequence[str]) -> None:
 
 
 def check_overrides(program: str, arguments: Sequence[str]) -> None:
+    """Composes and validates the settings of a program, once for each command."""
+    _compose(program, tuple(arguments))
+
+
+@cache
+def _compose(program: str, arguments: tuple[str, ...]) -> None:
     """Composes and validates the settings of a program; of a sweep those of its first run."""
     if {"--help", "--list", "-sc"} & set(arguments):
         with pytest.raises(SystemExit) as answered:
