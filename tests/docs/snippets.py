@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from unittest import mock
 
@@ -48,7 +48,7 @@ TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _SAVED = re.compile(r"[Ss]ave this as\s+`([\w.]+)`[^`]*$")
-_COMMAND = re.compile(r"^(python3?|torchrun|make|pip|nas-\w+|tensorboard) ")
+_COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(python3?|torchrun|make|pip|nas-\w+|tensorboard) ")
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ def unmarked_commands(page: Path) -> list[str]:
 
 def check_mention(words: Sequence[str]) -> None:
     """Checks a command within the text: one without arguments may be but the name of a program."""
-    if words[1] == "-m" and len(words) == 3:
+    if words[:2] == ["python", "-m"] and len(words) == 3:
         assert find_spec(words[2]) is not None, words[2]
+    elif words[:2] == ["python", "-m"]:
+        _check_module(words[2], [word for word in words[3:] if word != "..."], partly=True)
     elif len(words) > 1:
         check_command(words)
 
@@ -128,6 +130,7 @@ def check_command(words: Sequence[str], saved: Sequence[str] = ()) -> None:
     """
     words = [word for word in words if word != "..."]
     words = list(takewhile(lambda word: word not in (">", "|"), words))
+    words = list(dropwhile(re.compile(r"[A-Z_]+=").match, words))  # of the environment
     program, arguments = words[0], words[1:]
     if program in _SIMPLE:
         _SIMPLE[program](arguments)
@@ -196,17 +199,23 @@ class _Parsed(Exception):  # noqa: N818 - not an error
     """The arguments were accepted."""
 
 
-def _check_module(name: str, arguments: Sequence[str]) -> None:
-    """Has the parser of a program read the arguments, or Hydra compose them."""
+def _check_module(name: str, arguments: Sequence[str], *, partly: bool = False) -> None:
+    """Has the parser of a program read the arguments, of which some may be left out."""
     if name in SCHEMAS:
         check_overrides(name, arguments)
         return
     if name in ("venv", "conf.settings_page", "nas.monitor.metrics"):
         return
+    if name == "pytest":
+        paths = [ROOT / word for word in arguments if "/" in word]
+        assert all(path.exists() for path in paths), arguments
+        return
     module = import_module(f"{name}.__main__" if name == "nas.report" else name)
     real = argparse.ArgumentParser.parse_args
 
     def parse(parser: argparse.ArgumentParser, given: Sequence[str] | None = None) -> object:
+        for action in parser._actions:
+            action.required = action.required and not partly
         real(parser, given)
         raise _Parsed
 
