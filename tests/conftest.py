@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,30 @@ def run_program(
 
     yield run
     torch.use_deterministic_algorithms(False)
+
+
+_finished: dict[tuple[str, ...], Path] = {}
+
+
+@pytest.fixture
+def finished_run(
+    run_program: Callable[..., tuple[int, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Runs a program once for all tests that ask for the same; returns its folder, to be read.
+
+    A test that changes something in the folder does so in a copy.
+    """
+
+    def finished(program: str, *overrides: str) -> Path:
+        key = (program, *overrides)
+        if key not in _finished:
+            folder = tmp_path_factory.mktemp("finished") / "run"
+            code, output = run_program(program, *overrides, f"run_dir={folder}")
+            assert code == 0, output
+            _finished[key] = folder
+        return _finished[key]
+
+    return finished
 
 
 def _close_new_handlers(kept: list[logging.Handler]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from nas.costs import COSTS, CostModel, LinearCost, fit_linear, num_fitted
 from nas.genotype import Genotype
+from nas.published import PUBLISHED
 from nas.spaces import DARTS, Custom, NASBench201, SearchSpace
 
 SMALL = Custom(1, 5, "toy_models.SmallNet")
@@ -173,3 +174,20 @@ def test_the_inputs_of_a_darts_node_count_as_often_as_they_are_kept() -> None:
     assert len(samples) == num_fitted(options) == len(linear.costs)
     uniform = torch.full((len(names), 8), 1 / 8)
     assert float(linear.expected(uniform)) == pytest.approx(mean(linear.costs), rel=0.03)
+
+
+@pytest.mark.parametrize("name", COSTS.names())
+def test_each_cost_is_a_number_that_grows_with_the_channels(name: str) -> None:
+    """And counting leaves the network as it was."""
+    found = []
+    for channels in (4, 8):
+        space = NASBench201(in_channels=3, num_classes=10, channels=channels, cells_per_stage=1)
+        torch.manual_seed(0)
+        network = space.build_network(PUBLISHED["nasbench201_best"])
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        cost = COSTS.get(name)
+        found.append(cost(network, 3, 8))
+        assert cost(network, 3, 8) == found[-1]
+        assert before.keys() == network.state_dict().keys() and network.training
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert 0 < found[0] < found[1] < float("inf")

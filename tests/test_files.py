@@ -19,6 +19,8 @@ from nas.files import (
     temporary_of,
 )
 
+pytestmark = pytest.mark.faults
+
 
 def test_text_is_written_and_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "text.json"

@@ -16,6 +16,8 @@ from nas.finite import (
 )
 from nas.optimizers import OptimizerSettings, Updater
 
+pytestmark = pytest.mark.faults
+
 
 class Logarithm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:

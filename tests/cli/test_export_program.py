@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from nas.deploy import formats
 from nas.predict import main
 
 Run = Callable[..., tuple[int, str]]
+Finished = Callable[..., Path]
 
 FILES = {"README.md", "cell.png", "genotype.json", "model.json", "model.safetensors"}
 _DARTS = ("genotype=darts_v2", "network.channels=4", "network.cells=3")
 _NB201 = ("genotype=nasbench201_best", "network.channels=4", "network.cells_per_stage=1")
+_TRAINED = ("genotype=nasbench201_best", *TINY_RETRAIN, "epochs=1")
 _CUSTOM = ("network.model=toy_models.SmallNet", "network.arguments.depth=3")
 
 
@@ -81,10 +84,10 @@ def test_predictions_are_as_good_as_the_retraining_said(
         assert not torch.equal(weight, state["model"]["classifier.weight"])
 
 
-def test_by_default_all_formats_are_written_that_can_be(run_program: Run, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    given = ("genotype=nasbench201_best", *TINY_RETRAIN, "epochs=1", f"run_dir={run}")
-    assert run_program("retrain", *given)[0] == 0
+def test_by_default_all_formats_are_written_that_can_be(
+    run_program: Run, finished_run: Finished, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run("retrain", *_TRAINED), tmp_path / "run")
     code, printed = run_program("export", f"run={run}", f"run_dir={tmp_path}/log")
     assert code == 0, printed
     available = formats.available_formats()
@@ -96,10 +99,10 @@ def test_by_default_all_formats_are_written_that_can_be(run_program: Run, tmp_pa
     assert nas.load(run / "export").state_dict().keys() == nas.load(run).state_dict().keys()
 
 
-def test_a_run_of_an_earlier_release_gets_its_description(run_program: Run, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    given = ("genotype=nasbench201_best", *TINY_RETRAIN, "epochs=1", f"run_dir={run}")
-    assert run_program("retrain", *given)[0] == 0
+def test_a_run_of_an_earlier_release_gets_its_description(
+    run_program: Run, finished_run: Finished, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run("retrain", *_TRAINED), tmp_path / "run")
     (run / "model.json").unlink()
     code, printed = run_program("export", f"run={run}", f"run_dir={tmp_path}/log")
     assert code == 1 and f"python retrain.py run_dir={run} resume=true" in printed, printed
@@ -134,18 +137,16 @@ def test_from_a_search_of_a_model_of_ones_own(
 
 
 @pytest.mark.parametrize("chosen", ["pt2", "onnx"])
-def test_a_full_disk_is_one_line(run_program: Run, tmp_path: Path, chosen: str) -> None:
+def test_a_full_disk_is_one_line(finished_run: Finished, tmp_path: Path, chosen: str) -> None:
     if chosen not in formats.available_formats():
         pytest.skip("onnx, onnxscript and onnxruntime are not installed")
-    run, output = tmp_path / "run", tmp_path / "out"
-    given = ("genotype=nasbench201_best", *TINY_RETRAIN, "epochs=1", f"run_dir={run}")
-    assert run_program("retrain", *given)[0] == 0
+    run, output = finished_run("retrain", *_TRAINED), tmp_path / "out"
     export = (f"run={run}", f"output={output}", f"run_dir={tmp_path}/log", f"formats=[{chosen}]")
     process = start_program("export", *export, max_file_size=50_000)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and printed.startswith("error: "), printed
     assert len(printed.strip().splitlines()) == 1, printed
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import torch
 
 from conf.failures import explain
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.mark.parametrize(
     ("error", "words"),

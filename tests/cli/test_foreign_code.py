@@ -13,6 +13,8 @@ from conf.failures import without_code
 from nas.resolve import resolve_genotype
 from nas.training.checkpoint import FORMAT_VERSION, last_checkpoint
 
+pytestmark = pytest.mark.faults
+
 Run = Callable[..., tuple[int, str]]
 
 

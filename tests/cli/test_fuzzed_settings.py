@@ -22,6 +22,8 @@ from nas.errors import UserError
 from nas.optimizers import Updater
 from nas.samplers import SAMPLERS
 
+pytestmark = pytest.mark.faults
+
 INFO = DataInfo("cifar10", tuple("abcdefghij"), 3, 32, (0.5,) * 3, (0.2,) * 3, 100)
 
 PROGRAMS: dict[str, tuple[str, type[Any], tuple[str, ...]]] = {

@@ -16,6 +16,8 @@ from nas.training.loop import Loop
 from nas.training.retrain import Retrain
 from nas.training.search import Search
 
+pytestmark = pytest.mark.faults
+
 Run = Callable[..., tuple[int, str]]
 
 _PROGRAMS: dict[str, tuple[type[Loop], tuple[str, ...]]] = {

@@ -103,7 +103,6 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(
 ) -> None:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file" / "latency.json", tmp_path):
-        start = time.perf_counter()
         code, printed = run_program(
             "profile_space",
             *TINY,
@@ -111,7 +110,7 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(
             f"output={output}",
             f"run_dir={tmp_path}/r",
         )
-        assert code == 1 and time.perf_counter() - start < 30
+        assert code == 1
         assert printed.startswith(f"error: cannot write {output}: ")
         assert len(printed.strip().splitlines()) == 1
         assert not (tmp_path / "r").exists()

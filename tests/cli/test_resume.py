@@ -1,6 +1,7 @@
 """Runs that are killed, stopped or moved, and go on as if nothing had happened."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from nas.files import only_run_in
 from nas.training.checkpoint import last_checkpoint
 from nas.training.search import Search
 
+pytestmark = pytest.mark.faults
+
 Run = Callable[..., tuple[int, str]]
+Finished = Callable[..., Path]
 
 _PROGRAMS = {
     "search": (*TINY_SEARCH, "epochs=3"),
@@ -62,13 +66,15 @@ def _metrics(run: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize("program", sorted(_PROGRAMS))
 @pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.05), (signal.SIGKILL, 0.4)])
 def test_a_run_killed_at_any_step_goes_on_to_the_bit(
-    run_program: Run, tmp_path: Path, program: str, number: signal.Signals, after_s: float
+    run_program: Run,
+    finished_run: Finished,
+    tmp_path: Path,
+    program: str,
+    number: signal.Signals,
+    after_s: float,
 ) -> None:
     settings = _PROGRAMS[program]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    code, output = run_program(program, *settings, f"run_dir={whole}")
-    assert code == 0, output
-
+    whole, cut = finished_run(program, *settings), tmp_path / "cut"
     slow = (*settings, "checkpoint_every_steps=1")
     process = start_program(program, *slow, f"run_dir={cut}")
     _wait_for(last_checkpoint(cut), process)
@@ -90,6 +96,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
 @pytest.mark.parametrize("sampler", ["gdas", "dirichlet"])
 def test_a_pruned_search_goes_on_to_the_bit(
     run_program: Run,
+    finished_run: Finished,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     sampler: str,
@@ -97,8 +104,7 @@ def test_a_pruned_search_goes_on_to_the_bit(
 ) -> None:
     pruning = ("epochs=3", "pruning.epochs=[1,2]", "pruning.keep=[3,1]")
     settings = (*TINY_SEARCH, f"sampler={sampler}", *pruning)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    whole, cut = finished_run("search", *settings), tmp_path / "cut"
     train_step = Search._train_step
 
     def stopping(search: Search, batch: Batch) -> int:
@@ -120,11 +126,14 @@ def test_a_pruned_search_goes_on_to_the_bit(
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_the_running_mean_goes_on_to_the_bit(
-    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
+    run_program: Run,
+    finished_run: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: int,
 ) -> None:
     settings = (*TINY_SEARCH, "bilevel.baseline=running_mean", f"bilevel.groups={groups}")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    whole, cut = finished_run("search", *settings), tmp_path / "cut"
     train_step = Search._train_step
 
     def stopping(search: Search, batch: Batch) -> int:
@@ -144,13 +153,16 @@ def test_the_running_mean_goes_on_to_the_bit(
 
 @pytest.mark.parametrize("stop_at", [2, 4])  # 4 steps an epoch
 def test_the_weights_of_inputs_go_on_to_the_bit(
-    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    run_program: Run,
+    finished_run: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
 ) -> None:
     settings = ("epochs=2", "batch_size=32", "data.limit=256", "sampler=gumbel_softmax")
     space = ("space=darts", "space.channels=4", "space.cells=3", "space.nodes=2")
     settings += (*space, "space.partial_channels=2", "space.edge_normalization=true")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    whole, cut = finished_run("search", *settings), tmp_path / "cut"
     train_step = Search._train_step
 
     def stopping(search: Search, batch: Batch) -> int:
@@ -196,11 +208,12 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     assert process.returncode == 128 + number, output
 
 
-def test_a_perturbation_that_is_stopped_starts_again(run_program: Run, tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+def test_a_perturbation_that_is_stopped_starts_again(
+    run_program: Run, finished_run: Finished, tmp_path: Path
+) -> None:
     few = ("derive.num_paths=1", "derive.tuning_steps=1")
     settings = (*TINY_SEARCH, "derive=perturbation", *few)
-    assert run_program("search", *settings, f"run_dir={whole}")[0] == 0
+    whole, cut = finished_run("search", *settings), tmp_path / "cut"
     slow = (*settings, "derive.num_paths=100000", f"run_dir={cut}")
     process = start_program("search", *slow)
     _wait_for(last_checkpoint(cut), process)
@@ -253,10 +266,9 @@ def test_resume_takes_the_newest_run_and_the_same_folder_goes_on(
 
 @pytest.mark.parametrize("program", sorted(_PROGRAMS))
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
-    run_program: Run, tmp_path: Path, program: str
+    run_program: Run, finished_run: Finished, tmp_path: Path, program: str
 ) -> None:
-    run = tmp_path / "run"
-    assert run_program(program, *_PROGRAMS[program], f"run_dir={run}")[0] == 0
+    run = shutil.copytree(finished_run(program, *_PROGRAMS[program]), tmp_path / "run")
     final, metrics, path = _state(run), _metrics(run), last_checkpoint(run)
     genotype = (run / "genotype.json").read_text()
     path.write_bytes(path.read_bytes()[:-100])

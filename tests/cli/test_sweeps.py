@@ -15,6 +15,8 @@ from conftest import ROOT, TINY_SEARCH, start_program
 from conf import sweeps
 from nas.training.checkpoint import last_checkpoint
 
+pytestmark = pytest.mark.faults
+
 Run = Callable[..., tuple[int, str]]
 
 LAUNCHERS = {

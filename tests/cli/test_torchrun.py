@@ -18,6 +18,8 @@ from template_process import run_python
 
 from nas.training.checkpoint import last_checkpoint
 
+pytestmark = pytest.mark.faults
+
 SEARCH = (*TINY_SEARCH, "device=cpu", "space.track_running_stats=true")
 # Adam would make a step of any size out of gradients that are 0 but for rounding.
 COMPARED = (*SEARCH, "kernels=plain", "logits.name=sgd", "logits.learning_rate=0.1")

@@ -16,6 +16,8 @@ from PIL import Image
 from nas.data import DataSettings
 from nas.errors import UserError
 
+pytestmark = pytest.mark.faults
+
 PLACES = ("", "ant/", "bee/", "cat/", "ant/deep/", "train/ant/", "train/bee/", "test/ant/")
 NAMES = st.one_of(
     st.sampled_from(["a.png", "b.JPG", "c.jpeg", "d.webp", "e.txt", "f", ".g.png", "h.png.part"]),

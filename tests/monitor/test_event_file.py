@@ -14,6 +14,8 @@ from nas.errors import UserError
 from nas.monitor.event_file import EventFile, event_files, read_events
 from nas.monitor.run_log import RunLog
 
+pytestmark = pytest.mark.faults
+
 scalar: Any = summary.scalar
 writer_of_torch: Any = SummaryWriter
 

@@ -25,6 +25,8 @@ from nas.training.checkpoint import (
     set_rng_state,
 )
 
+pytestmark = pytest.mark.faults
+
 
 def state() -> dict[str, Any]:
     return {
