@@ -1,11 +1,12 @@
 """A search as the entry point builds it, in this process, from overrides."""
 
+from functools import cache
 from pathlib import Path
 
 import hydra
 from conftest import TINY_SEARCH
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conf.app import Launch
 from conf.outline import CONF_DIR
@@ -16,15 +17,19 @@ from search import build
 
 def make_config(*overrides: str) -> SearchConfig:
     register_schemas()
-    GlobalHydra.instance().clear()
     # One size of NAS-Bench-201 has no place in the other spaces.
     other_space = any(override.startswith("space=") for override in overrides)
     tiny = [s for s in TINY_SEARCH if not (other_space and s.startswith("space.cells_per_stage"))]
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = hydra.compose("search", [*tiny, *overrides, "run_dir=unused"])
-    config = OmegaConf.to_object(composed)
+    config = OmegaConf.to_object(_composed(*tiny, *overrides))
     assert isinstance(config, SearchConfig)
     return config
+
+
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose("search", [*overrides, "run_dir=unused"])
 
 
 def make_search(run_dir: Path, *overrides: str) -> Search:
