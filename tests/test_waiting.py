@@ -64,7 +64,7 @@ def batch_on(device: torch.device) -> Batch:
 def test_an_alternating_step_copies_once(space: str, kernels: str, sampler: str) -> None:
     learner = learner_on(META, space, kernels, "float32", sampler)
     bilevel, data = Alternating(learner), batch_on(META)
-    for step in range(5):
+    for step in range(3):
         with CopiesToHost() as copies:
             bilevel.step(step, data, iter([data]))
         assert len(copies.sizes) <= 1, "none where no choice reaches the loss"

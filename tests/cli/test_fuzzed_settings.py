@@ -72,7 +72,7 @@ def _compose_once() -> Iterator[None]:
 @given(
     pick=st.randoms(use_true_random=False), given_values=st.lists(values, min_size=1, max_size=3)
 )
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=100)
 def test_a_setting_is_taken_or_answered_in_one_line(
     name: str, pick: Any, given_values: list[Any]
 ) -> None:

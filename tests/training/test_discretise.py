@@ -15,7 +15,10 @@ from nas.training.discretise import by_perturbation
 from nas.training.search import Search
 
 NASBENCH201 = ("space=nasbench201", "space.cells_per_stage=1")
-DARTS = ("space=darts", "space.cells=3", "space.nodes=2")
+DARTS = (
+    *("space=darts", "space.cells=3", "space.nodes=2"),
+    "space.operations=[none,skip_connect,sep_conv_3x3,max_pool_3x3]",
+)
 SETTINGS: dict[str, Any] = {"num_paths": 1, "max_images": 50, "tuning_steps": 2, "seed": 0}
 
 
