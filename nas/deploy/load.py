@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas.commands import command_for
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.deploy.weights import read_weights
 from nas.errors import UserError
@@ -152,12 +153,13 @@ def _check_is_of_a_trained_network(folder: Path) -> None:
     if _kind(folder) == "search":
         raise UserError(
             f"{folder} is the folder of a search, which trains no final network: do that with "
-            f"python retrain.py genotype={folder / GENOTYPE}"
+            f"{command_for('retrain')} genotype={folder / GENOTYPE}"
         )
     if last_checkpoint(folder).exists():
         raise UserError(
             f"{folder} has no {DESCRIPTION}: the retraining is not finished, or of an earlier "
-            f"release; python retrain.py run_dir={folder} resume=true does what is left to do"
+            f"release; {command_for('retrain')} run_dir={folder} resume=true does what is left to "
+            "do"
         )
     raise UserError(
         f"{folder} is neither an export nor the folder of a finished retraining: it has no "

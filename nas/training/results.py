@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nas.budget import Budget, FrontPoint
+from nas.commands import command_for
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS
 from nas.files import replace_text
 from nas.genotype import Genotype
@@ -84,7 +85,7 @@ def finish_search(
         *_budget_rows(run.budget, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join([GENOTYPE, PICTURE, *more, 'metrics.jsonl'])})"),
-        ("next", " ".join(["python retrain.py", f"genotype={folder / GENOTYPE}", *_model(run)])),
+        ("next", " ".join([command_for("retrain"), f"genotype={folder / GENOTYPE}", *_model(run)])),
         ("watch", _watch(folder)),
     ]
     _log_result(run, genotype, final, rows)
@@ -183,7 +184,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({WEIGHTS}, {DESCRIPTION}, {SUMMARY}, metrics.jsonl)"),
-        ("next", f"python export.py run={folder}{model}"),
+        ("next", f"{command_for('export')} run={folder}{model}"),
         ("watch", _watch(folder)),
     ]
     final = result if run.result_ema is None else run.result_ema
