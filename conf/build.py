@@ -214,6 +214,8 @@ def schedule_of(config: SearchConfig) -> SearchSchedule:
 def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
     """The finals of a local search, where there are any.
 
+    What `derive.network` leaves open is the model of the search, or the channels of the supernet.
+
     Raises:
         UserError: `derive.network` has a size that networks of the space do not have.
     """
@@ -223,6 +225,8 @@ def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
     sizes = sizes_of(rule.network)
     if isinstance(space, Custom):
         sizes = {"model": space.model, "arguments": space.arguments, **sizes}
+    elif space.has_cells:  # as narrow as the supernet, as deep as the final network
+        sizes = {"channels": config.space.channels, **sizes}
     check_sizes(space.name, sizes, "derive.network")
     return Finals(
         num_finalists=rule.finalists,

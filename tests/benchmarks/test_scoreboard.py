@@ -108,5 +108,5 @@ def test_the_table_has_the_best_mean_first() -> None:
         return {"runs": [{"accuracy": a, "seconds": 10.0} for a in accuracies]}
 
     lines = markdown({"a": row(90, 92), "b": row(91.5, 91.5)}).splitlines()
-    assert lines[2] == "| b | 91.50 ± 0.00 | 91.50 | 91.50, 91.50 | - | - | 10 |"
-    assert lines[3] == "| a | 91.00 ± 1.41 | 90.00 | 90.00, 92.00 | - | - | 10 |"
+    assert lines[2] == "| b | 91.50 ± 0.00 | 91.50 | 91.50, 91.50 | - | - | 10 | - |"
+    assert lines[3] == "| a | 91.00 ± 1.41 | 90.00 | 90.00, 92.00 | - | - | 10 | - |"
