@@ -35,7 +35,7 @@ from conf.sweeps import check_installed
 from nas.errors import UserError
 from nas.resolve import resolve_genotype
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = {
     "search": SearchConfig,
     "retrain": RetrainConfig,
@@ -131,7 +131,7 @@ def check_command(words: Sequence[str], saved: Sequence[str] = ()) -> None:
     words = [word for word in words if word != "..."]
     words = list(takewhile(lambda word: word not in (">", "|"), words))
     words = list(dropwhile(re.compile(r"[A-Z_]+=").match, words))  # of the environment
-    program, arguments = words[0], words[1:]
+    program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
     if program in _SIMPLE:
         _SIMPLE[program](arguments)
     elif program in SCRIPTS:
