@@ -19,6 +19,7 @@ _GAP, _TITLE, _AXIS, _HEAD = 0.22, 0.24, 0.24, 0.42
 _PLOT_WIDTH, _CURVES_HEIGHT = 2.3, 1.15
 _MAX_MOMENTS = 200
 _LEGEND_KEY = 0.34
+_COUNTER = 2.0  # room for the number of the epoch beside the title
 
 Draw = Callable[[Axes, str], None]
 
@@ -155,7 +156,8 @@ def draw_empty_bars(history: History, chosen: Mapping[str, str] | None, theme: T
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.spines["left"].set_color(theme.bus)
 
-    return _panels(history, grid, draw, theme, f"Probability of each option.{_bold(chosen)}")
+    title = f"Probability of each option.{_bold(chosen)}"
+    return _panels(history, grid, draw, theme, title, reserved=_COUNTER)
 
 
 def series_of(history: History, theme: Theme) -> dict[str, str]:
@@ -221,13 +223,14 @@ def _panels(
     title: str,
     *,
     limit: float | None = None,
+    reserved: float = 0.0,
     keys: Sequence[tuple[str, str, bool]] = (),
 ) -> Figure:
     width = grid.size(0.0)[0]
     lines = _lines_of_keys(keys, width)
     head = _HEAD + 0.2 * len(lines) + (0.2 if limit else 0.0)
     width, height = grid.size(head)
-    width = max(width, 0.2 + _INCHES_A_CHAR * 1.12 * len(title))
+    width = max(width, 0.2 + _INCHES_A_CHAR * 1.12 * len(title) + reserved)
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=theme.background)
     place = (0.12 / width, 1 - 0.1 / height)
     figure.text(*place, title, fontsize=10, fontweight="bold", color=theme.text, va="top")

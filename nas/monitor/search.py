@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import torch
 from torch import Tensor
@@ -106,7 +107,8 @@ class SearchMonitor:
         if genotype_text != self._last_text:
             # TensorBoard keeps 10 texts: only changes, so that they tell the history. Four spaces
             # make a code block: texts are read as Markdown.
-            block = "\n".join(f"    {line}" for line in genotype_text.splitlines())
+            lines = [part for line in genotype_text.splitlines() for part in wrap(line, 110)]
+            block = "\n".join(f"    {line}" for line in lines)
             self._log.text("genotype", block, step)
             self._last_text = genotype_text
         is_due = epoch % self._image_every == 0 and self._has_moved(probabilities)

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from nas.budget import Budget, FrontPoint
 from nas.commands import command_for
-from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS
+from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text, short_text
 from nas.monitor.console import summary_table
-from nas.monitor.drawing import save_genotype_picture
+from nas.monitor.drawing import save_figure, save_genotype_picture
+from nas.monitor.history import History
+from nas.monitor.network_drawing import draw_network, title_of
+from nas.monitor.panels import draw_curves
 from nas.monitor.search import log_genotype
 from nas.network import Cost
+from nas.outline import outline, parts_of
 from nas.release import release
 from nas.spaces import Custom
 from nas.training.description import describe_network
@@ -28,6 +33,8 @@ from nas.training.search import Search
 from nas.training.tracking import result_text
 
 PICTURE = "cell.png"
+NETWORK_PICTURE = "network.png"
+PROBABILITIES_PICTURE = "probabilities.png"
 SUMMARY = "summary.json"
 
 NOTEWORTHY = 1.0
@@ -41,7 +48,7 @@ def finish_search(
     overrides: Sequence[str],
     front: Sequence[FrontPoint] = (),
 ) -> None:
-    """Writes `genotype.json`, `cell.png` and `summary.json`; prints a summary.
+    """Writes `genotype.json`, `summary.json` and pictures; prints a summary.
 
     Args:
         run: The finished search.
@@ -77,6 +84,7 @@ def finish_search(
         }
     if run.budget is not None:
         final["result/cost"] = run.budget.cost(genotype)
+    made = [GENOTYPE, PICTURE, PROBABILITIES_PICTURE, *more, "metrics.jsonl"]
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", short_text(genotype)),
@@ -84,7 +92,7 @@ def finish_search(
         *([("benchmark", table.describe(genotype))] if table else []),
         *_budget_rows(run.budget, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
-        ("results", f"{folder}/ ({', '.join([GENOTYPE, PICTURE, *more, 'metrics.jsonl'])})"),
+        ("results", f"{folder}/ ({', '.join(made)})"),
         ("next", " ".join([command_for("retrain"), f"genotype={folder / GENOTYPE}", *_model(run)])),
         ("watch", _watch(folder)),
     ]
@@ -107,6 +115,10 @@ def _log_result(
     step = run.step + 1
     with run.open_log(run.step) as log:
         if log is not None:
+            history = History.of_metrics(log.past)
+            if history.epochs:
+                curves = draw_curves(history, genotype.choices)
+                save_figure(curves, run.folder.path / PROBABILITIES_PICTURE)
             log.results(step, metrics)
             log_genotype(log, "result", genotype, step, "result")
             log.text("result", result_text(rows), step)
@@ -143,7 +155,7 @@ def _budget_rows(
 
 
 def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequence[str]) -> float:
-    """Writes genotype, weights, `model.json` and `summary.json`; prints a summary.
+    """Writes genotype, weights, `model.json`, `summary.json` and pictures; prints a summary.
 
     Args:
         run: The finished retraining.
@@ -160,6 +172,9 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
     run.save_weights(folder / WEIGHTS)
     description = describe_network(run, genotype, cost)
     replace_text(folder / DESCRIPTION, description.to_json())
+    save_genotype_picture(genotype, folder / PICTURE)
+    network = _network_picture(run, genotype, description)
+    save_figure(network, folder / NETWORK_PICTURE)
     metrics = {"accuracy/test_top1": result.top1, "accuracy/test_top5": result.top5}
     if run.result_ema is not None:
         metrics["accuracy/test_top1_ema"] = run.result_ema.top1
@@ -175,6 +190,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         multiply_adds=cost.multiply_adds,
     )
     model = "" if description.model is None else f" model={description.model}"
+    made = [WEIGHTS, DESCRIPTION, SUMMARY, NETWORK_PICTURE, "metrics.jsonl"]
     ema = f", moving average {run.result_ema.top1:.2f} %" if run.result_ema else ""
     rows = [
         ("genotype", genotype_text(genotype)),
@@ -183,7 +199,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         ("parameters", f"{cost.num_parameters:,} ({cost.num_parameters / 1e6:.2f} M)"),
         ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
         ("time", f"{run.seconds:.0f} s"),
-        ("results", f"{folder}/ ({WEIGHTS}, {DESCRIPTION}, {SUMMARY}, metrics.jsonl)"),
+        ("results", f"{folder}/ ({', '.join(made)})"),
         ("next", f"{command_for('export')} run={folder}{model}"),
         ("watch", _watch(folder)),
     ]
@@ -191,6 +207,23 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
     _log_result(run, genotype, {"result/test_accuracy": final.top1}, rows)
     _say(summary_table(rows, "retraining done"))
     return result.top1
+
+
+def _network_picture(run: Retrain, genotype: Genotype, description: ModelDescription) -> Figure:
+    """The network as the sequence of its parts."""
+    images = description.preprocessing
+    channels, size = images.in_channels, images.image_size
+    if description.model is None:
+        parts = outline(
+            genotype,
+            description.sizes,
+            in_channels=channels,
+            num_classes=description.num_classes,
+            image_size=size,
+        )
+    else:
+        parts = parts_of(run.network, genotype, channels, size)
+    return draw_network(parts, title_of(parts, genotype.space, channels, size))
 
 
 def _say(text: str) -> None:
