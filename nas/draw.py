@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas.deploy.description import DESCRIPTION, ModelDescription
 from nas.errors import UserError, unknown_name
 from nas.files import check_writable
 from nas.genotype import Genotype
@@ -66,15 +65,14 @@ def read_subject(source: str) -> Subject:
     if not is_run:
         return Subject(resolve_genotype(source), History(), {}, {}, None)
     run = RunRecord.load(folder)
-    if run.kind == "retrain" and (folder / DESCRIPTION).exists():
-        known = ModelDescription.load(folder / DESCRIPTION)
+    if (known := run.network) is not None:
         image = {
             "in_channels": known.preprocessing.in_channels,
             "image_size": known.preprocessing.image_size,
             "num_classes": known.num_classes,
         }
         return Subject(run.genotype, History(), known.sizes, image, folder)
-    return Subject(run.genotype, History.of_metrics(run.metrics), {}, {}, folder)
+    return Subject(run.genotype, run.history, {}, {}, folder)
 
 
 def pictures_of(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -109,12 +109,16 @@ def save_figure(figure: Figure, path: Path) -> None:
         UserError: the suffix is neither, or the file cannot be written.
     """
     kind = kind_of(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write_figure(figure, file, kind, dpi=_FILE_DPI)
+
+
+def write_figure(figure: Figure, file: IO[bytes], kind: str, *, dpi: float = _DPI) -> None:
+    """Writes a figure as `png` or `svg`, the same bytes every time."""
     metadata = {"Date": None} if kind == "svg" else None
-    with (
-        replacing(path) as temporary,
-        rc_context({"svg.hashsalt": "one-path-nas", "svg.fonttype": "path"}),
-    ):
-        figure.savefig(temporary, format=kind, dpi=_FILE_DPI, metadata=metadata)
+    # Names within an SVG are made with the salt.
+    with rc_context({"svg.hashsalt": "one-path-nas", "svg.fonttype": "path"}):
+        figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
 
 
 def kind_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The one table of all metrics that runs log; `docs/metrics.md` is made from it.
+"""The one table of all metrics that runs log; `nas.monitor.metrics_page` makes a page of it.
 
 A name is `group/metric`; TensorBoard shows one section a group. `<choice>` and `<option>` stand for
 the name of a choice (which may contain slashes: `normal/0->2`) and of one of its options,
@@ -6,7 +6,6 @@ the name of a choice (which may contain slashes: `normal/0->2`) and of one of it
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -353,32 +352,6 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 
-TAGS: Mapping[str, tuple[str, str]] = {
-    "architecture/history": (
-        "probabilities over time",
-        "All probabilities of the search so far: a panel for each choice, a row for each option, "
-        "epochs from left to right. Dark is probable; the option of the present genotype is bold.",
-    ),
-    "architecture/probabilities": (
-        "probabilities now, %",
-        "The probabilities of this moment, a row for each choice; the largest is framed.",
-    ),
-    "genotype/<cell>": (
-        "<cell>: what the logits give now",
-        "Nodes, operations and their probabilities, which also make a line bold or faint; `none` "
-        "is dashed. Move the slider to see the search go by.",
-    ),
-    "result/<cell>": (
-        "<cell>: the result",
-        "What a search has derived, by the rule of `derive` (it may differ from what the logits "
-        "gave last), or what a retraining has trained.",
-    ),
-    "run": ("this run", "How it was started, and what it was set to."),
-    "genotype": ("the genotype, where it changed", "What the logits gave, newest first."),
-    "result": ("the result", "What the run came to, and what to do with it."),
-}
-"""Title and description of each picture and text."""
-
 _PLACEHOLDERS = {"<choice>": r".+", "<option>": r"[^/]+", "<epochs>": r"\d+"}
 
 
@@ -416,44 +389,3 @@ def card_title(metric: Metric) -> str:
 
 _TOLD = ("1", "choices", "images/s", "that of the budget")
 """Units that a title needs not repeat."""
-
-
-def describe_metrics() -> str:
-    """Returns `docs/metrics.md`: what every metric means, as a Markdown table."""
-    rows = [
-        f"| `{metric.name}` | {metric.title} | {metric.unit} | {metric.run} | {metric.definition} |"
-        for metric in METRICS
-    ]
-    return "\n".join([*_INTRODUCTION, *rows, *_PICTURES, ""])
-
-
-_INTRODUCTION = (
-    "# Metrics",
-    "",
-    "What the runs write to TensorBoard (`tensorboard/`) and, `result/` apart, to `metrics.jsonl`,",
-    "under the same names. A line of `metrics.jsonl` is one JSON object: `step`, `epoch` where it",
-    "applies, and the values of that moment; a value that is not finite is `null`. Step n means",
-    "after n updates of the weights; epochs count from 0.",
-    "",
-    "This page is made by `nas.monitor.metrics.describe_metrics`; change the table there and run",
-    "",
-    "```bash",
-    "python -m nas.monitor.metrics > docs/metrics.md",
-    "```",
-    "",
-    "| metric | title in TensorBoard | unit | run | definition |",
-    "| --- | --- | --- | --- | --- |",
-)
-_PICTURES = (
-    "",
-    "## Pictures and texts",
-    "",
-    "| tag | title | what it shows |",
-    "| --- | --- | --- |",
-    *(f"| `{tag}` | {title} | {text} |" for tag, (title, text) in TAGS.items()),
-    "",
-    "[What each panel of TensorBoard shows](tensorboard.md) has pictures, and how to read them.",
-)
-
-if __name__ == "__main__":
-    print(describe_metrics(), end="")

@@ -21,7 +21,8 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import summary as torch_summaries
 
-from nas.monitor.metrics import TAGS, card_title, find_metric
+from nas.monitor.metrics import card_title, find_metric
+from nas.monitor.tags import TAGS
 
 Setting = str | float | int | bool
 # Torch gives it no types.

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from nas.report.charts import Line, chart, key
+from nas.report.charts import NUM_COLORS, Line, chart, key
 from nas.report.markup import Markup, code, join, section, table, tag
 from nas.report.records import RunRecord
 from nas.report.run_page import (
@@ -162,16 +162,26 @@ def name_of(run: RunRecord, runs: Sequence[RunRecord]) -> str:
 
 
 def _curves(kind: str, groups: Groups) -> Markup:
+    shown = _coloured(groups)
     charts = []
     for title, metric in CHARTS[kind].items():
         lines = [
             Line(label, run.curve(metric), series, "faint" if len(runs) > 3 else "")
-            for series, (label, runs) in enumerate(groups.items())
+            for series, (label, runs) in enumerate(shown.items())
             for run in runs
         ]
         if any(line.points for line in lines):
             charts.append(chart(title, lines, legend=False))
-    return section("Curves", _legend(groups), tag("div", *charts, class_="charts"))
+    return section("Curves", _legend(shown), tag("div", *charts, class_="charts"))
+
+
+def _coloured(groups: Groups) -> Groups:
+    """What has a colour of its own: a group, or each run of the only one if they are not many."""
+    (runs, *others) = groups.values()
+    if others or not 1 < len(runs) <= NUM_COLORS:
+        return groups
+    named = {f"seed {run.settings['seed']}": [run] for run in runs if "seed" in run.settings}
+    return named if len(named) == len(runs) else groups
 
 
 def _legend(groups: Groups) -> Markup:
@@ -184,4 +194,6 @@ def _legend(groups: Groups) -> Markup:
 def _folded(number: int, run: RunRecord) -> Markup:
     found = "; ".join(metric_value(n, v) for n, v in run.results.items())
     summary = tag("summary", title_of(run), tag("span", f"{run.folder}  {found}"))
-    return tag("details", summary, run_sections(run), class_="run", id=f"run-{number}")
+    return tag(
+        "details", summary, run_sections(run, is_alone=False), class_="run", id=f"run-{number}"
+    )

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from nas.deploy.description import DESCRIPTION, GENOTYPE
+from nas.deploy.description import DESCRIPTION, GENOTYPE, ModelDescription
 from nas.errors import UserError
 from nas.genotype import Genotype
+from nas.monitor.history import History
 from nas.monitor.run_log import METRICS_FILE
 from nas.sweep import SUMMARY, Result
 
@@ -90,6 +91,20 @@ class RunRecord:
         """What it shares with runs that differ in nothing but the seed."""
         pairs = self.settings or dict(_pair(override) for override in self.overrides)
         return tuple((k, v) for k, v in pairs.items() if k not in NOT_A_SETTING)
+
+    @property
+    def history(self) -> History:
+        """Of the probabilities; empty but for a search."""
+        return History.of_metrics(self.metrics)
+
+    @property
+    def network(self) -> ModelDescription | None:
+        """What a retraining has trained, once it is finished.
+
+        Raises:
+            UserError: its `model.json` is damaged.
+        """
+        return ModelDescription.load(self.folder / DESCRIPTION) if self.description else None
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """Points (epochs done, value) of a metric, without those that are not finite."""

@@ -7,50 +7,13 @@ from collections.abc import Iterable, Sequence
 from nas.errors import UserError
 from nas.report.charts import SMALL, Line, chart, key, short
 from nas.report.markup import Markup, code, facts, join, section, table, tag
-from nas.report.pictures import genotype_pictures
+from nas.report.pictures import genotype_pictures, history_picture, network_picture
 from nas.report.records import RunRecord
+from nas.report.run_charts import curves, spoken
 
-SEARCH_CHARTS = {
-    "loss, nats": ("loss/train", "loss/validation"),
-    "accuracy, %": ("accuracy/train", "accuracy/validation", "accuracy/genotype_validation"),
-    "temperature of the sampler": ("architecture/temperature",),
-    "entropy and margin, mean over the choices": ("architecture/entropy", "architecture/margin"),
-    "learning rate": ("optimizer/learning_rate_weights", "optimizer/learning_rate_logits"),
-    "choices of the genotype without weights": (
-        *("architecture/num_skip", "architecture/num_parameter_free"),
-    ),
-    "cost": ("budget/cost", "budget/expected_cost"),
-    "curvature, nats": ("architecture/eigenvalue",),
-}
-RETRAIN_CHARTS = {
-    "loss, nats": ("loss/train", "loss/test"),
-    "accuracy, %": ("accuracy/train_top1", "accuracy/test_top1", "accuracy/test_top1_ema"),
-    "learning rate": ("optimizer/learning_rate",),
-    "probability of dropping a path": ("regularisation/drop_path",),
-}
-LABELS = {
-    "loss/train": "training",
-    "loss/validation": "validation",
-    "loss/test": "test",
-    "accuracy/train": "training, sampled",
-    "accuracy/validation": "validation, sampled",
-    "accuracy/genotype_validation": "validation, genotype",
-    "accuracy/train_top1": "training, top-1",
-    "accuracy/test_top1": "test, top-1",
-    "accuracy/test_top5": "test, top-5",
-    "accuracy/test_top1_ema": "test, top-1 of the moving average",
-    "optimizer/learning_rate_weights": "of the weights",
-    "optimizer/learning_rate_logits": "of the logits",
-    "architecture/num_skip": "skip connections",
-    "architecture/num_parameter_free": "and poolings, none",
-    "budget/cost": "of the genotype",
-    "budget/expected_cost": "expected",
-}
 NUM_CANDIDATES = 10
 PLACES = ("run_dir", "resume")
 """Settings that say where a run is, not what it does."""
-NO_CHANGE = ("drop_path", "num_parameter_free")
-"""Metrics that are not worth a chart while they are 0."""
 
 
 def title_of(run: RunRecord) -> str:
@@ -75,15 +38,20 @@ def state_of(run: RunRecord) -> Markup:
     )
 
 
-def run_sections(run: RunRecord) -> Markup:
-    """All sections of a run, without its title."""
+def run_sections(run: RunRecord, *, is_alone: bool = True) -> Markup:
+    """All sections of a run, without its title.
+
+    Args:
+        run: To be told of.
+        is_alone: On its page; of one run among many the large pictures are left out.
+    """
     return join(
         part
         for part in (
             _head(run),
             _cells(run),
-            _curves(run),
-            _probabilities(run),
+            curves(run),
+            _probabilities(run, is_alone),
             _confidence(run),
             _candidates(run),
             _front(run),
@@ -137,12 +105,7 @@ def metric_name(name: str) -> str:
         "accuracy/test_top1_ema": "test accuracy, top-1 of the moving average",
         "budget/cost": "cost of the genotype",
     }
-    return known.get(name, _spoken(name))
-
-
-def _spoken(name: str) -> str:
-    """The last part of a metric's name in words."""
-    return name.rpartition("/")[2].replace("_", " ")
+    return known.get(name) or spoken(name)
 
 
 def metric_value(name: str, value: float) -> str:
@@ -164,24 +127,13 @@ def _cells(run: RunRecord) -> Markup | None:
     if run.genotype is None:
         return None
     title = "Cells" if "/" in "".join(run.genotype.choices) else "Architecture"
-    return section(title, genotype_pictures(run.genotype))
+    parts = [genotype_pictures(run.genotype)]
+    if run.network is not None and run.network.model is None:
+        parts.append(network_picture(run.genotype, run.network))
+    return section(title, *parts)
 
 
-def _curves(run: RunRecord) -> Markup:
-    charts = []
-    for title, names in (SEARCH_CHARTS if run.kind == "search" else RETRAIN_CHARTS).items():
-        lines = [
-            Line(LABELS.get(name, _spoken(name)), run.curve(name), series)
-            for series, name in enumerate(names)
-        ]
-        values = [y for line in lines for _, y in line.points]
-        if values and not (names[-1].endswith(NO_CHANGE) and not any(values)):
-            charts.append(chart(title, lines))
-    told = "By epoch; beside the names are the values of the last one."
-    return section("Curves", tag("p", told, class_="dim"), tag("div", *charts, class_="charts"))
-
-
-def _probabilities(run: RunRecord) -> Markup | None:
+def _probabilities(run: RunRecord, is_alone: bool) -> Markup | None:
     choices = run.choices()
     if not choices:
         return None
@@ -215,12 +167,15 @@ def _probabilities(run: RunRecord) -> Markup | None:
     legend = tag("ul", *(key(o, i) for i, o in enumerate(options)), class_="legend")
     derived = " Derived options are bold." if chosen else ""
     told = f"Softmax of the logits of each choice, by epoch; all charts have one scale.{derived}"
-    return section(
-        "Probabilities",
+    parts = [
         tag("p", told, class_="dim"),
         legend,
         tag("div", *charts, class_="multiples", style="margin-top: 12px"),
-    )
+    ]
+    if is_alone:
+        why = "The same in relation to equal ones: what is preferred shows before it is decided."
+        parts += [tag("p", why, class_="dim spaced"), history_picture(run.history, chosen)]
+    return section("Probabilities", *parts)
 
 
 def _confidence(run: RunRecord) -> Markup | None:

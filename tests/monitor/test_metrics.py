@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from nas.monitor.metrics import METRICS, Metric, card_title, describe_metrics, find_metric
+from nas.monitor.metrics import METRICS, Metric, card_title, find_metric
+from nas.monitor.metrics_page import describe_metrics
+from nas.monitor.tags import TAGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_page_is_the_table() -> None:
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
-    assert text == describe_metrics(), "run: python -m nas.monitor.metrics > docs/metrics.md"
+    assert text == describe_metrics(), "run: python -m nas.monitor.metrics_page > docs/metrics.md"
 
 
 def test_every_metric_is_defined_once_with_a_unit() -> None:
@@ -46,3 +48,9 @@ def test_titles_name_the_unit_where_it_is_one() -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not defined"):
         find_metric(name)
+
+
+def test_every_picture_and_text_has_a_title_and_a_description() -> None:
+    for tag, (title, description) in TAGS.items():
+        assert title and description.endswith(".")
+        assert ("<cell>" in title) == ("<cell>" in tag)

@@ -53,7 +53,8 @@ def checked(path: Path) -> tuple[str, _Checker]:
     assert not {"script", "link", "iframe", "object", "form"} & checker.tags
     for address in checker.addresses:
         local = address.startswith("#") and address[1:] in checker.ids
-        assert local or address.startswith("data:image/svg+xml;base64,"), address
+        kinds = ("data:image/svg+xml;base64,", "data:image/png;base64,")
+        assert local or address.startswith(kinds), address[:80]
     assert "url(" not in page and "@import" not in page
     return page, checker
 
