@@ -204,7 +204,7 @@ def _check_module(name: str, arguments: Sequence[str], *, partly: bool = False) 
     if name in SCHEMAS:
         check_overrides(name, arguments)
         return
-    if name in ("venv", "conf.settings_page", "nas.monitor.metrics"):
+    if name in ("venv", "conf.settings_page", "nas.monitor.metrics_page"):
         return
     if name == "pytest":
         paths = [ROOT / word for word in arguments if "/" in word]
