@@ -9,7 +9,8 @@ import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import time
 from pathlib import Path
 
-from conf.app import Launch, launch
+from conf.app import launch
+from conf.settings import Launch
 from conf.export_schema import SAFETENSORS, ExportConfig
 from nas.deploy.description import ModelDescription
 from nas.deploy.export import Export

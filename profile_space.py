@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from conf.app import Launch, launch
+from conf.app import launch
+from conf.settings import Launch
 from conf.build import build_space
 from conf.profile_schema import ProfileConfig
 from nas.data import DataInfo, describe_images

@@ -9,7 +9,8 @@ import conf.at_once  # noqa: F401, I001 - before what takes seconds
 import math
 import time
 
-from conf.app import Launch, launch
+from conf.app import launch
+from conf.settings import Launch
 from conf.build import recipe_of, sizes_of
 from conf.schema import RetrainConfig
 from nas.data import load_retrain_data
@@ -70,10 +71,12 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
         device=device,
         channels_last=config.channels_last,
         ranks=ranks,
+        given=launched.images,
     )
+    model = {} if launched.model is None else {"model": launched.model}
     network = build_network(
         genotype,
-        sizes_of(config.network),
+        sizes_of(config.network) | model,
         in_channels=data.info.in_channels,
         num_classes=data.info.num_classes,
         auxiliary=config.auxiliary_weight > 0,

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from conf.app import Launch, launch
+from conf.app import launch
+from conf.settings import Launch
 from conf.build import (
     build_bilevel,
     build_budget,
@@ -111,8 +112,9 @@ def build(config: SearchConfig, launched: Launch) -> Search:
         device=device,
         channels_last=config.channels_last,
         ranks=ranks,
+        given=launched.images,
     )
-    space = build_space(config.space, data.info)
+    space = build_space(config.space, data.info, launched.model)
     finals_of(config, space)  # sizes that it does not have are told before the search
     table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)

@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 import retrain
 import search
 from benchmarks.measure import print_table, save
-from conf.app import Launch
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
+from conf.settings import Launch
 from nas.bilevel import Batch
 from nas.monitor.memory import resident_mib
 from nas.resolve import resolve_genotype

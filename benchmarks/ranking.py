@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from benchmarks.measure import print_table, save
-from conf.app import Launch
 from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
+from conf.settings import Launch
 from nas.benchmark_table import BenchmarkTable
 from nas.deriver import draw_genotype
 from nas.errors import UserError

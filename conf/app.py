@@ -1,16 +1,12 @@
 """Starts a program from the command line with Hydra, and puts every user's mistake in one line."""
 
 import logging
-import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,13 +15,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.arguments import for_hydra, newest_or_new, with_saved
 from conf.at_once import take_interrupts
-from conf.defaults import default_settings
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
 from conf.messages import describe
 from conf.outline import CONF_DIR
 from conf.questions import answer, command_of
 from conf.schema import register_schemas
+from conf.settings import (
+    Config,
+    Launch,
+    checked,
+    plain_settings,
+    remove_if_unused,
+    save_settings,
+)
 from conf.sweeps import (
     check_installed,
     conducting,
@@ -35,61 +39,12 @@ from conf.sweeps import (
     run_of,
     with_defaults,
 )
-from conf.together import MULTIRUN, arguments_of_all, fail, fail_lost, is_lost, join
-from nas.distributed import ALONE, Ranks
+from conf.together import arguments_of_all, fail, fail_lost, is_lost, join
+from nas.distributed import Ranks
 from nas.errors import UserError
-from nas.files import LOCK, FolderInUseError, only_run_in, replace_text
-from nas.sweep import SUMMARY, Result
-from nas.training.checkpoint import last_checkpoint, saved_overrides
+from nas.files import FolderInUseError, only_run_in
 from nas.training.loop import FILE_LOGGER
-from nas.training.run import Interrupted, flat_settings
-
-LARGEST = 2**31 - 1
-"""No setting has a use for larger integers, and some are handed to code that cannot hold them."""
-
-Config = TypeVar("Config")
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What the command line says besides the settings.
-
-    Attributes:
-        run_dir: Folder of this run.
-        program: Name of the entry point, such as `search`.
-        overrides: The overrides as they were given.
-        settings: All settings as plain nested dicts.
-        must_resume: `resume=true` was given for this one run, so there must be a checkpoint.
-        is_in_sweep: It is one run of several (`-m`).
-        ranks: The processes that do this run together.
-    """
-
-    run_dir: Path
-    program: str
-    overrides: tuple[str, ...]
-    settings: dict[str, Any]
-    must_resume: bool
-    is_in_sweep: bool = False
-    ranks: Ranks = ALONE
-
-    def finished(self) -> float | None:
-        """What the run returned when it was finished by an earlier start of the same sweep."""
-        summary = self.run_dir / SUMMARY
-        if not self.is_in_sweep or not summary.exists():
-            return None
-        result = Result.load(summary)
-        return next(iter(result.metrics.values())) if result.overrides == self.overrides else None
-
-    def continues(self) -> bool:
-        """Whether this run goes on from a checkpoint.
-
-        Raises:
-            UserError: it must, and there is none.
-        """
-        checkpoint = last_checkpoint(self.run_dir)
-        if self.must_resume and not checkpoint.exists():
-            raise UserError(f"resume=true, but there is no checkpoint {checkpoint}")
-        return checkpoint.exists()
+from nas.training.run import Interrupted
 
 
 def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], float]) -> None:
@@ -100,7 +55,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     """
     logging.raiseExceptions = False  # a log on a full disk: whatever else is written says so
     register_schemas()
-    OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
+    OmegaConf.register_new_resolver("newest_or_new", newest_or_new, replace=True)
     answer(program, sys.argv[1:])
     command = command_of(program)
     arguments = with_defaults([for_hydra(argument) for argument in sys.argv[1:]])
@@ -110,9 +65,9 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         command = f"torchrun --nproc-per-node {count} {command.removeprefix('python ')}"
         moment = time.strftime("%Y-%m-%d_%H-%M-%S")
         resumes = any(argument.lower() == "resume=true" for argument in arguments)
-        folder = Path(_newest_or_new(f"runs/{program}", moment, resumes))
+        folder = Path(newest_or_new(f"runs/{program}", moment, resumes))
         arguments = arguments_of_all(arguments, folder, ranks)
-    sys.argv = [sys.argv[0], *_saved_overrides(arguments, program), *arguments]
+    sys.argv = [sys.argv[0], *with_saved(arguments, program), *arguments]
     wants_traceback = WANTS_TRACEBACK in os.environ
     os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
 
@@ -129,14 +84,14 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
                     print(f"finished before: {folder}", file=sys.stderr)
                     return value
                 if ranks.is_first:
-                    _save_settings(program, config)
+                    _save_settings(folder, program, config)
                 return run(typed, launched)
         except UserError as error:
             if wants_traceback:
                 raise
             if ranks.is_first and not isinstance(error, FolderInUseError):
                 logging.getLogger(FILE_LOGGER).error("%s", error)
-                _remove_if_unused(folder)
+                remove_if_unused(folder)
             if sweep:  # the other runs come first
                 raise note_failure(sweep, f"{folder}: {error}") from None
             fail(str(error))
@@ -186,16 +141,11 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         fail(explain(error))
 
 
-def _save_settings(program: str, config: DictConfig) -> None:
-    """Writes what Hydra would write, which a second run in the folder must not overwrite."""
-    folder, context = Path(HydraConfig.get().runtime.output_dir) / ".hydra", HydraConfig.get()
-    for name, content in {
-        "config": config,
-        "hydra": OmegaConf.create({"hydra": context}),
-        "overrides": context.overrides.task,
-        "defaults": default_settings(program, config, context.runtime.choices),
-    }.items():
-        replace_text(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
+def _save_settings(folder: Path, program: str, config: DictConfig) -> None:
+    context = HydraConfig.get()
+    used = OmegaConf.create({"hydra": context})
+    overrides, choices = context.overrides.task, context.runtime.choices
+    save_settings(folder, program, config, overrides, choices, hydra=used)
 
 
 def _arguments(
@@ -212,99 +162,13 @@ def _arguments(
         added = [o for o in HydraConfig.get().overrides.task if o.startswith("+")]
         raise UserError(f"settings cannot be added: {', '.join(added)}") from None
     context = HydraConfig.get()
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
     launch_ = Launch(
         run_dir=Path(context.runtime.output_dir),
         program=program,
         overrides=tuple(context.overrides.task),
-        settings={str(key): value for key, value in settings.items()},
+        settings=plain_settings(config),
         must_resume=bool(config.get("resume")) and context.mode == RunMode.RUN,
         is_in_sweep=context.mode == RunMode.MULTIRUN,
         ranks=ranks,
     )
     return typed, launch_
-
-
-def checked(schema: type[Config], config: DictConfig) -> Config:
-    """The settings as an instance of `schema`.
-
-    Raises:
-        UserError: a value is out of range or missing.
-        OmegaConfBaseException: one is of the wrong type, or refers to what is not there.
-        AttributeError: there is a setting that the schema does not have.
-    """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
-    for key, value in flat_settings(OmegaConf.to_container(config, resolve=True)).items():  # type: ignore[arg-type]
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key} is {value}: must be a finite number")
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise UserError(f"{key} is {value}: must be at most {LARGEST}")
-    for group in (field.name for field in fields(schema) if field.type is Any):  # type: ignore[arg-type]
-        if not is_dataclass(OmegaConf.get_type(config, group)):
-            raise UserError(f"{group} is {config[group]!r}: must be one of the group {group}")
-    try:
-        typed = OmegaConf.to_object(config)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    assert isinstance(typed, schema)
-    return typed
-
-
-def for_hydra(argument: str) -> str:
-    """An override as a user writes it, as Hydra's grammar takes it.
-
-    The text forms of a genotype are quoted, since their characters mean something there. Arguments
-    of a user's own model, whose names no schema knows, are marked as new.
-    """
-    key, _, value = argument.partition("=")
-    if key.startswith(("space.arguments.", "network.arguments.")):
-        return f"++{argument}"
-    if key == "genotype" and value.startswith(("|", "Genotype(")):
-        escaped = value.replace("'", "\\'")
-        return f"genotype='{escaped}'"
-    return argument
-
-
-def _saved_overrides(arguments: list[str], program: str) -> list[str]:
-    """What a run that is resumed was started with, so that it need not be typed again.
-
-    Overrides that are given anew are left out.
-    """
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if given.get("resume", "").lower() != "true" or MULTIRUN & given.keys():
-        return []
-    run_dir = given.get("run_dir") or _newest(Path("runs", program))
-    path = last_checkpoint(Path(run_dir)) if run_dir else None
-    overrides = [
-        override
-        for override in (saved_overrides(path) if path else [])
-        if override.partition("=")[0] not in given
-    ]
-    kept, refused = without_code(overrides)
-    if refused:
-        fail(
-            f"{path} asks for {', '.join(refused)}, with which it could run any code: give that on "
-            "the command line if you trust it"
-        )
-    return kept
-
-
-def _newest(parent: Path) -> Path | None:
-    """The run under `parent` with the newest checkpoint."""
-    runs = [run for run in parent.glob("*") if last_checkpoint(run).exists()]
-    return max(runs, key=lambda run: last_checkpoint(run).stat().st_mtime, default=None)
-
-
-def _newest_or_new(parent: str, name: str, resume: bool) -> str:
-    """The newest run with a checkpoint under `parent` if `resume`, else `parent/name`."""
-    return str((_newest(Path(parent)) if resume else None) or Path(parent) / name)
-
-
-def _remove_if_unused(run_dir: Path) -> None:
-    """Removes the folder of a run that failed before it wrote anything but Hydra's own files."""
-    entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
-    if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
-        shutil.rmtree(run_dir, ignore_errors=True)

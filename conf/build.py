@@ -1,6 +1,6 @@
 """From settings to the plain arguments of plain classes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,12 @@ from nas.training.search import SearchSchedule
 from nas.unrolled import SecondOrder
 
 
-def build_space(config: Any, info: DataInfo) -> SearchSpace:
+def build_space(
+    config: Any, info: DataInfo, model: Callable[..., nn.Module] | None = None
+) -> SearchSpace:
     """The search space of `config` (a schema of the group `space`) for the images of `info`.
+
+    Of the space `custom` a `model` that is given takes the place of the one that is named.
 
     Raises:
         UserError: an unknown operation, or one that is listed twice.
@@ -51,6 +55,7 @@ def build_space(config: Any, info: DataInfo) -> SearchSpace:
     if "operations" not in sizes:
         space_type = SPACES.get(sizes.pop("name"), "space.name")
         given = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+        given |= {} if model is None else {"model": model}
         model_space: SearchSpace = space_type(
             in_channels=info.in_channels, num_classes=info.num_classes, **given
         )

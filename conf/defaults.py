@@ -6,13 +6,15 @@ from functools import cache
 import hydra
 from omegaconf import DictConfig
 
+from conf import outline
+
 
 def default_settings(
     program: str, config: DictConfig, choices: Mapping[str, str | None]
 ) -> DictConfig:
     """The settings of `program` with the groups of `config`, without experiment and overrides.
 
-    Hydra must be initialised. It takes some 0.2 s for the first run of a process.
+    Hydra must be initialised. It takes some 0.1 s for the first run of a process.
 
     Args:
         program: Name of the entry point, such as `search`.
@@ -25,10 +27,9 @@ def default_settings(
     """
     groups = {group: name for group, name in choices.items() if group in config and name}
     defaults = _compose(program, *(f"{group}={name}" for group, name in groups.items())).copy()
-    plain = _compose(program)
-    for group in groups:
-        if "name" in plain[group]:
-            defaults[group].name = plain[group].name
+    for group, first in outline.groups(program).items():
+        if group in groups and "name" in defaults[group]:
+            defaults[group].name = first
     return defaults
 
 

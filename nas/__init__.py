@@ -1,21 +1,34 @@
 """Differentiable neural architecture search with one-path supernets.
 
 What a model of your own is made searchable with: put choices into it, search with
-`python search.py space=custom space.model=my_package.MyNet`, and `derive` the plain model. Of a
-trained network, `load` gives the module and `Predictor` labels for images.
+`search` (or `python search.py space=custom space.model=my_package.MyNet`), `derive` the plain model
+and `retrain` it. Of a trained network, `load` gives the module and `Predictor` labels for images.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from conf.api import retrain, search
     from nas.choice import Choice, InputChoice, Repeat
     from nas.deploy.load import load
     from nas.deploy.predictor import Predictor
+    from nas.errors import UserError
     from nas.plain import derive
     from nas.values import ValueChoice
 
-__all__ = ["Choice", "InputChoice", "Predictor", "Repeat", "ValueChoice", "derive", "load"]
+__all__ = [
+    "Choice",
+    "InputChoice",
+    "Predictor",
+    "Repeat",
+    "UserError",
+    "ValueChoice",
+    "derive",
+    "load",
+    "retrain",
+    "search",
+]
 
 # Imported when they are asked for: PyTorch and torchvision take seconds, which neither `--help`
 # nor a model with choices in it need wait for.
@@ -24,9 +37,13 @@ _LATER = {
     "InputChoice": "nas.choice",
     "Predictor": "nas.deploy.predictor",
     "Repeat": "nas.choice",
+    "UserError": "nas.errors",
     "ValueChoice": "nas.values",
     "derive": "nas.plain",
     "load": "nas.deploy.load",
+    # The settings of the programs, with Hydra, which nothing else in `nas` imports.
+    "retrain": "conf.api",
+    "search": "conf.api",
 }
 
 

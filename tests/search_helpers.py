@@ -8,9 +8,9 @@ from conftest import TINY_SEARCH
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from conf.app import Launch
 from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
+from conf.settings import Launch
 from nas.training.search import Search
 from search import build
 

@@ -11,6 +11,7 @@ import torch
 
 from nas.data.decode import check_sizes, decode_all, image_shape
 from nas.data.folder import ImageFiles, list_test, list_training
+from nas.data.given import GivenImages
 from nas.data.loaders import IMAGENET, LoaderMaker, Part
 from nas.data.memory import channel_statistics
 from nas.data.order import Loader, permutation, stratified_split
@@ -61,11 +62,13 @@ def load_search_data(
     device: torch.device,
     channels_last: bool,
     ranks: Ranks = ALONE,
+    given: GivenImages | None = None,
 ) -> SearchData:
     """Loads the training images and splits them for weights and logits.
 
     The split is stratified and depends on `seed`; `settings.validation_fraction` is the share of
-    the logits. Of `ranks` each gets its part of every batch.
+    the logits. Of `ranks` each gets its part of every batch. Images that are `given` take the place
+    of those that the settings name.
 
     Raises:
         UserError: the data is missing, damaged, or too small for the batch, or the batch cannot be
@@ -73,7 +76,7 @@ def load_search_data(
     """
     _check_parts(batch_size, ranks)
     with ranks.one_before_the_others():
-        part = _open(settings, train=True)
+        part = _open(settings, given, train=True)
     first, second = stratified_split(
         part.images.labels, settings.validation_fraction, seed, "validation split"
     )
@@ -105,8 +108,11 @@ def load_retrain_data(
     device: torch.device,
     channels_last: bool,
     ranks: Ranks = ALONE,
+    given: GivenImages | None = None,
 ) -> RetrainData:
     """Loads all training images and the test images. Of `ranks` each gets its part of every batch.
+
+    Images that are `given` take the place of those that the settings name.
 
     Raises:
         UserError: the data is missing, damaged, or too small for the batch, or the batch cannot be
@@ -114,14 +120,14 @@ def load_retrain_data(
     """
     _check_parts(batch_size, ranks)
     with ranks.one_before_the_others():
-        part = _open(settings, train=True)
+        part = _open(settings, given, train=True)
     if part.size < batch_size:
         raise UserError(
             f"batch_size is {batch_size}, but there are only {part.size} training images: take a "
             "smaller batch"
         )
     with ranks.one_before_the_others():
-        test = _open(settings, train=False, info=part.info).to(device)
+        test = _open(settings, given, train=False, info=part.info).to(device)
     maker = LoaderMaker(seed, device, channels_last, ranks)
     return RetrainData(
         maker.training(part.to(device), batch_size, "train"),
@@ -136,7 +142,7 @@ def describe_images(settings: DataSettings) -> DataInfo:
     Raises:
         UserError: the data is missing or damaged.
     """
-    return _open(settings, train=True).info
+    return _open(settings, None, train=True).info
 
 
 def _check_parts(batch_size: int, ranks: Ranks) -> None:
@@ -147,13 +153,19 @@ def _check_parts(batch_size: int, ranks: Ranks) -> None:
         )
 
 
-def _open(settings: DataSettings, *, train: bool, info: DataInfo | None = None) -> Part:
+def _open(
+    settings: DataSettings,
+    given: GivenImages | None,
+    *,
+    train: bool,
+    info: DataInfo | None = None,
+) -> Part:
     """The training images, or the test images described by the `info` of the training images."""
     if settings.name not in FOLDERS:
-        if settings.name not in SOURCES:
+        if settings.name not in SOURCES and given is None:
             raise unknown_name("data set", settings.name, [*SOURCES, *FOLDERS], "data.name")
         _refuse_storage(settings, "stream", "held in memory")
-        images = load_split(settings, train)
+        images = given.split(settings, train) if given else load_split(settings, train)
         images = _limited(images, settings) if train else images
         return Part(images, settings, info or _describe(images, settings))
     if settings.path is None:

@@ -60,9 +60,12 @@ def load_split(settings: DataSettings, train: bool) -> Images:
     Raises:
         UserError: the data is not there, cannot be downloaded, or there is no such data set.
     """
-    images = SOURCES.get(settings.name, "data.name")(settings, train)
-    size = settings.image_size
-    if size is None or size == images.pixels.shape[-1]:
+    return resized(SOURCES.get(settings.name, "data.name")(settings, train), settings.image_size)
+
+
+def resized(images: Images, size: int | None) -> Images:
+    """The images at `size` pixels a side; None leaves them as they are."""
+    if size is None or list(images.pixels.shape[2:]) == [size, size]:
         return images
     from torchvision.transforms.v2.functional import resize  # slow to import, and only needed here
 

@@ -15,7 +15,7 @@ from nas.deploy.weights import read_weights
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.network import build_network
-from nas.spaces.custom import Custom, import_factory
+from nas.spaces.custom import Custom, dotted_name, import_factory
 from nas.training.checkpoint import last_checkpoint
 
 AUXILIARY = "auxiliary."
@@ -114,7 +114,7 @@ class TrainedModel:
         if isinstance(model, str):
             return model
         if model is not None:
-            return f"{model.__module__}.{model.__qualname__}"
+            return dotted_name(model)
         if trust_recorded_model and recorded is not None:
             return recorded
         raise UserError(

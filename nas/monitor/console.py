@@ -1,7 +1,6 @@
-"""Progress on the console: a bar on a terminal, plain lines elsewhere; the table at the end."""
+"""Progress of a run as text, and the table at its end."""
 
-import io
-import os
+import math
 import sys
 import time
 from collections import deque
@@ -9,27 +8,22 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-_REFRESH_S = 0.5
+from nas.monitor.screen import Nowhere, screen_of
+
+_NOTED_S = 0.5
 _WINDOW_S = 30.0
 _BAR_WIDTH = 20
 
-
-class _Nowhere(io.TextIOBase):
-    """Takes what it is given and forgets it."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-NOWHERE = _Nowhere()
+NOWHERE = Nowhere()
 
 
 class Progress:
     """Shows how far a run is, how fast it goes and when it will be done.
 
-    On a terminal one line updates itself; elsewhere (a log file, CI) a plain line is written at
-    most every `interval_s` seconds. The rate is that of the last half minute, so it
-    follows a change of speed; the time left is told from the mean since this process started.
+    On a terminal and in a notebook one line updates itself; elsewhere (a log file, CI) a plain line
+    is written at most every `interval_s` seconds, more seldom as the run gets longer. The rate is
+    that of the last half minute, so it follows a change of speed; the time left is told from the
+    mean since this process started.
 
     Args:
         total_steps: Steps of the whole run.
@@ -55,13 +49,12 @@ class Progress:
         self._step = start_step
         self._unit = unit
         self._clock = clock
-        self._on_terminal = self._stream.isatty()
-        self._interval = _REFRESH_S if self._on_terminal else interval_s
+        self._screen = screen_of(self._stream, interval_s)
         self._figures = ""
         # Moments (time, step), oldest first; the first and the last give the rate.
         self._start = (clock(), start_step)
         self._moments = deque([self._start])
-        self._shown_at = -float("inf") if self._on_terminal else clock()
+        self._shown_at = -math.inf if self._screen.has_bar else clock()
         self._shown_step = -1
         self._closed = False
 
@@ -72,9 +65,9 @@ class Progress:
         """
         self._step = step
         now = self._clock()
-        if now - self._moments[-1][0] >= _REFRESH_S:
+        if now - self._moments[-1][0] >= _NOTED_S:
             self._note(now)
-        return now - self._shown_at >= self._interval
+        return now - self._shown_at >= self._screen.wait_s(now - self._start[0])
 
     def update(self, step: int, **figures: float | str) -> None:
         """Takes note that `step` steps are done; draws if it is time to.
@@ -94,21 +87,19 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Writes a line that stays (the summary of an epoch), and redraws the bar below it."""
-        if not self._on_terminal:
-            self._write(text + "\n")
-            return
-        self._write(f"\r\x1b[K{text}\n")
-        if not self._closed:
+        self._screen.line(text)
+        if self._screen.has_bar and not self._closed:
             self._show(self._clock())
 
     def close(self) -> None:
         """Shows the last state and leaves the line; a second call does nothing."""
         if self._closed:
             return
-        if self._on_terminal or self._shown_step != self._step:
+        if self._step >= self._total:
+            self._figures = ""  # those of a step before; what came of it has been said
+        if self._screen.has_bar or self._shown_step != self._step:
             self._show(self._clock())
-        if self._on_terminal:
-            self._write("\n")
+        self._screen.close()
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -137,16 +128,13 @@ class Progress:
 
     def _show(self, now: float) -> None:
         self._shown_at, self._shown_step = now, self._step
-        if self._on_terminal:
-            self._write("\r" + self._text(now, bar=True)[: self._columns() - 1] + "\x1b[K")
-        else:
-            self._write(self._text(now, bar=False) + "\n")
+        self._screen.state(self._text(now))
 
-    def _text(self, now: float, bar: bool) -> str:
+    def _text(self, now: float) -> str:
         share = min(self._step / self._total, 1.0) if self._total else 1.0
         width = len(str(self._total))
         parts = [f"{100 * share:3.0f}%"]
-        if bar:
+        if self._screen.has_bar:
             parts.append(self._bar(share))
         parts.append(f"{self._step:{width}d}/{self._total}")
         parts.append(self._pace(self._rate(now), now))
@@ -158,11 +146,13 @@ class Progress:
         done = self._step - self._start[1]
         if rate is None or done <= 0:
             return "ETA ?"
-        # From the mean since the start, which has the evaluations between epochs in it.
-        left = _duration(max(self._total - self._step, 0) * (now - self._start[0]) / done)
+        elapsed = now - self._start[0]
         # Below one a second "s/step" reads better than 0.03 step/s.
         pace = f"{rate:.3g} {self._unit}/s" if rate >= 1 else f"{1 / rate:.3g} s/{self._unit}"
-        return f"{pace}  ETA {left}"
+        if self._step >= self._total:
+            return f"{pace}  in {_duration(elapsed)}"
+        # From the mean since the start, which has the evaluations between epochs in it.
+        return f"{pace}  ETA {_duration((self._total - self._step) * elapsed / done)}"
 
     def _bar(self, share: float) -> str:
         full, empty = ("█", "░") if self._can_write("█░") else ("#", "-")
@@ -175,17 +165,6 @@ class Progress:
         except UnicodeEncodeError:
             return False
         return True
-
-    def _columns(self) -> int:
-        # The stream's own width: standard output may be a file while this one is a terminal.
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or 80
-        except (OSError, ValueError):
-            return 80
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
 
 
 def summary_table(rows: Sequence[tuple[str, str]], title: str) -> str:

@@ -91,12 +91,15 @@ def save_genotype_picture(genotype: Genotype, path: Path, *, dark: bool = False)
         UserError: the suffix is neither, or the file cannot be written.
     """
     kind_of(path)
+    save_figure(draw_genotype(genotype, dark=dark), path)
+
+
+def draw_genotype(genotype: Genotype, *, dark: bool = False) -> Figure:
+    """Draws all cells below one another, or the list of the choices where there are none."""
     edges, others = split_choices(genotype)
     if edges.choices:
-        figure = _draw_cells(edges, edges.cells(), dark)
-    else:
-        figure = draw_list(others, dark=dark)
-    save_figure(figure, path)
+        return _draw_cells(edges, edges.cells(), dark)
+    return draw_list(others, dark=dark)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

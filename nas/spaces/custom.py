@@ -24,17 +24,22 @@ class Custom(ModelSpace):
     Attributes:
         in_channels: Given to it where it has a parameter of that name.
         num_classes: Likewise.
-        model: Its dotted name. It is imported, and so run: a setting of the user's, which no file
-            that is read can bring.
+        model: It, or its dotted name, which is imported, and so run: a setting of the user's, which
+            no file that is read can bring.
         arguments: Further arguments by name.
     """
 
     in_channels: int
     num_classes: int
-    model: str | None = None
+    model: str | Callable[..., Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "custom"
+
+    @property
+    def model_name(self) -> str:
+        """How the model is called."""
+        return self.model if isinstance(self.model, str) else dotted_name(self.model)
 
     def sizes(self) -> dict[str, Size]:
         """None: a file must not bring the name of what is imported."""
@@ -51,7 +56,7 @@ class Custom(ModelSpace):
                 "this architecture is of a model of your own: name its class or function, as in "
                 "the search (retrain: network.model=my_package.MyNet)"
             )
-        factory = import_factory(self.model)
+        factory = import_factory(self.model) if isinstance(self.model, str) else self.model
         given = dict(self.arguments)
         known = _parameters(factory)
         for name in ("in_channels", "num_classes"):
@@ -59,17 +64,24 @@ class Custom(ModelSpace):
                 given.setdefault(name, getattr(self, name))
         foreign = [name for name in given if name not in known]
         if foreign and "**" not in known:
-            raise unknown_name(f"argument of {self.model}", foreign[0], known, "space.arguments")
+            kind = f"argument of {self.model_name}"
+            raise unknown_name(kind, foreign[0], known, "space.arguments")
         try:
             model = factory(**given)
         except TypeError as error:
-            raise UserError(f"space.model={self.model} cannot be built: {error}") from error
+            raise UserError(f"space.model={self.model_name} cannot be built: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(
-                f"space.model={self.model} makes an object of type {type(model).__name__}: it must "
-                "make an nn.Module"
+                f"space.model={self.model_name} makes an object of type {type(model).__name__}: it "
+                "must make an nn.Module"
             )
         return model
+
+
+def dotted_name(factory: object) -> str:
+    """The name by which a class or function could be imported."""
+    named = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def import_factory(name: str, key: str = "space.model") -> Callable[..., Any]:

@@ -130,7 +130,7 @@ def _model(run: Search) -> list[str]:
     if not isinstance(space, Custom):
         return []
     given = [f"network.arguments.{name}={value}" for name, value in space.arguments.items()]
-    return [f"network.model={space.model}", *given]
+    return [f"network.model={space.model_name}", *given]
 
 
 def _budget_rows(

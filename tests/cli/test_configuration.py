@@ -8,7 +8,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from conf.app import _newest_or_new, for_hydra
+from conf.arguments import for_hydra, newest_or_new
 from conf.build import build_space, schedule_of, sizes_of
 from conf.outline import CONF_DIR, GROUPS
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
@@ -29,7 +29,7 @@ INFO = DataInfo("cifar10", tuple("abcdefghij"), 3, 32, (0.5,) * 3, (0.2,) * 3, 1
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
     register_schemas()
-    OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
+    OmegaConf.register_new_resolver("newest_or_new", newest_or_new, replace=True)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         yield

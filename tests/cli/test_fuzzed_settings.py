@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.app import _newest_or_new, checked
+from conf.arguments import newest_or_new
 from conf.build import build_space, finals_of, recipe_of, schedule_of, sizes_of
 from conf.messages import all_keys, describe
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
+from conf.settings import checked
 from nas.data import DataInfo
 from nas.errors import UserError
 from nas.optimizers import Updater
@@ -59,7 +60,7 @@ composed: dict[str, DictConfig] = {}
 @pytest.fixture(scope="module", autouse=True)
 def _compose_once() -> Iterator[None]:
     register_schemas()
-    OmegaConf.register_new_resolver("newest_or_new", _newest_or_new, replace=True)
+    OmegaConf.register_new_resolver("newest_or_new", newest_or_new, replace=True)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         for name, (program, _, overrides) in PROGRAMS.items():
@@ -124,6 +125,6 @@ def test_numbers_that_are_not_finite_are_refused(key: str, value: str) -> None:
 @example("\x00")
 @settings(deadline=None, derandomize=True, max_examples=200)
 def test_any_argument_is_quoted_or_left(argument: str) -> None:
-    from conf.app import for_hydra
+    from conf.arguments import for_hydra
 
     assert isinstance(for_hydra(argument), str)
