@@ -231,7 +231,7 @@ def _composed(
             try:
                 config = hydra.compose(program, [*overrides, place], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(describe(error, program)) from None
+                raise UserError(describe(error, program, overrides)) from None
             choices = dict(config.hydra.runtime.choices)
             with open_dict(config):
                 del config["hydra"]

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.arguments import for_hydra, newest_or_new, with_saved
 from conf.at_once import take_interrupts
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
+from conf.grammar import UsageError, check_grammar
 from conf.messages import describe
 from conf.outline import CONF_DIR
 from conf.questions import answer, command_of
@@ -117,13 +118,16 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         with conducting():
             refuse_code(arguments)
             check_installed(arguments)
+            check_grammar(arguments)
             start()
-    except UserError as error:  # of a run in a sweep, after all others have ended
+    except UsageError as error:
+        fail(str(error), code=2)
+    except UserError as error:  # of the command line, or of a sweep, whose other runs have ended
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        fail(describe(error, program))
+        fail(describe(error, program, arguments))
     except KeyboardInterrupt:  # where no loop takes it: while data is loaded, or at the end
         print("stopped by SIGINT", file=sys.stderr)
         raise SystemExit(130) from None

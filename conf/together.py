@@ -42,12 +42,12 @@ def arguments_of_all(arguments: list[str], new_run_dir: Path, ranks: Ranks) -> l
     return [*arguments, f"hydra.job_logging.handlers.file.filename={os.devnull}"]
 
 
-def fail(message: str) -> NoReturn:
-    """Exits with 1 and one line, which other ranks that fail for the same reason leave out."""
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Exits with `code` and one line, which other ranks that fail for the same reason leave out."""
     line = f"error: {' '.join(message.split())}"
     if _is_news(line):
         print(line, file=sys.stderr if _ranks.is_first else sys.__stderr__, flush=True)
-    raise SystemExit(1)
+    raise SystemExit(code)
 
 
 def is_lost(error: BaseException) -> bool:

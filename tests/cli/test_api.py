@@ -113,7 +113,7 @@ def test_own_models_and_images_are_searched(kind: str, tmp_path: Path) -> None:
         ({"space": "dart"}, r"unknown space 'dart': .*did you mean 'darts'\?"),
         ({"epochz": 3}, r"unknown setting 'epochz'; did you mean 'epochs'\?"),
         ({"epochs": 0}, r"epochs is 0: must be at least 1"),
-        ({"epochs": "many"}, r"epochs: Value 'many'"),
+        ({"epochs": "many"}, r"epochs is 'many': must be a whole number"),
         ({"weights__learning_rate": -1}, r"weights.learning_rate is -1.0: must be positive"),
         ({"model": 3}, r"model is 3: must be an nn.Module"),
         ({"images": 3}, r"images: must be a pair"),

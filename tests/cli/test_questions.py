@@ -172,3 +172,25 @@ def test_a_shell_completes_only_these_programs(tmp_path: Path) -> None:
 def test_completion_can_be_installed_and_removed(shell: str) -> None:
     for verb in ("install", "uninstall"):
         assert all(name in complete("export", f"{verb}={shell}") for name in COMMANDS.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--epochs=5",), "unknown option --epochs=5: settings have no dashes, write epochs=5"),
+        (("--epochs", "5"), "settings are written epochs=VALUE"),
+        (("-m", "--multirunn"), "did you mean '--multirun'?"),
+        (("--lst",), "did you mean '--list'?"),
+    ],
+)
+def test_an_unknown_option_is_one_line_and_exit_code_2(
+    run_program: Run, arguments: tuple[str, ...], words: str
+) -> None:
+    code, output = run_program("search", *arguments)
+    assert (code, words in output, output.count("\n")) == (2, True, 1), output
+
+
+def test_options_of_hydra_are_taken(run_program: Run) -> None:
+    for arguments in (("--cfg", "job", "-p", "weights"), ("--cfg=job", "--package=weights")):
+        code, output = run_program("search", *arguments)
+        assert code == 0 and "learning_rate" in output

@@ -1,0 +1,90 @@
+"""What cannot be read on the command line: said before Hydra reads it, with how it is written."""
+
+from argparse import Action
+from collections.abc import Container, Mapping, Sequence
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from conf.messages import hint
+from conf.together import MULTIRUN
+from nas.errors import UserError
+
+
+class UsageError(UserError):
+    """An option that the program does not have; the exit code is 2."""
+
+
+def check_grammar(arguments: Sequence[str]) -> None:
+    """Checks the form of the options and overrides, not what they say.
+
+    Raises:
+        UsageError: an option is not known.
+        UserError: an override cannot be read.
+    """
+    actions = {name: act for act in get_args_parser()._actions for name in act.option_strings}
+    is_sweep = bool(MULTIRUN & set(arguments))
+    values: Container[str] = ()  # of the option before
+    for argument in arguments:
+        if argument.startswith("-"):
+            values = _values(argument, actions)
+        elif argument not in values:
+            _check_override(argument, is_sweep)
+            values = ()
+
+
+def _values(argument: str, actions: Mapping[str, Action]) -> Container[str]:
+    """What may come after an option.
+
+    Raises:
+        UsageError: there is no such option.
+    """
+    name, equals, _ = argument.partition("=")
+    # argparse takes the beginning of a long option for the whole.
+    action = actions.get(name) or next((actions[n] for n in actions if n.startswith(name)), None)
+    if action is None or len(name) == 1:
+        raise UsageError(_unknown_option(argument, list(actions)))
+    if action.nargs == 0 or equals:
+        return ()
+    return _Any() if action.choices is None else list(action.choices)
+
+
+class _Any:
+    """Every text is in it."""
+
+    def __contains__(self, text: object) -> bool:
+        return True
+
+
+def _unknown_option(argument: str, known: Sequence[str]) -> str:
+    name, equals, value = argument.lstrip("-").partition("=")
+    if equals:
+        return f"unknown option {argument}: settings have no dashes, write {name}={value}"
+    near = hint(argument, [*known, "--list"])
+    return f"unknown option {argument}{near or f': settings are written {name}=VALUE'} (--help)"
+
+
+def _check_override(argument: str, is_sweep: bool) -> None:
+    key, equals, value = argument.partition("=")
+    if not equals and not argument.startswith("~"):
+        raise UserError(
+            f"'{argument}' is no setting: settings are written KEY=VALUE, without spaces"
+        )
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        if value.count("[") != value.count("]") or value.count("{") != value.count("}"):
+            raise UserError(
+                f"{key}: brackets do not match in {value}: quote what the shell would take apart, "
+                f"'{key}=[a,b]'"
+            ) from None
+        raise UserError(
+            f"cannot read {argument}: a value with special characters is quoted twice, "
+            f"\"{key}='...'\""
+        ) from None
+    if override.is_sweep_override() and not is_sweep:
+        raise UserError(
+            f"{key}: {value} are several values: for a list write '{key}=[{value}]', for a run of "
+            "each add -m"
+        )
