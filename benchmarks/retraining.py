@@ -23,9 +23,9 @@ from omegaconf import OmegaConf
 
 import retrain
 from benchmarks.measure import MIB, print_table, save, wait_for
-from conf.app import Launch
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, register_schemas
+from conf.settings import Launch
 from nas.bilevel import Batch
 from nas.resolve import resolve_genotype
 from nas.training.retrain import Retrain

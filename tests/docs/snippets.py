@@ -27,10 +27,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import OmegaConf
 
-from conf.app import checked, for_hydra
+from conf.arguments import for_hydra
 from conf.outline import CONF_DIR
 from conf.questions import answer
 from conf.schema import ExportConfig, ProfileConfig, RetrainConfig, SearchConfig, register_schemas
+from conf.settings import checked
 from conf.sweeps import check_installed
 from nas.errors import UserError
 from nas.resolve import resolve_genotype

@@ -16,9 +16,9 @@ from search_helpers import make_search
 from supernet_helpers import SPACES, generator
 
 import retrain
-from conf.app import Launch
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, register_schemas
+from conf.settings import Launch
 from nas.bilevel import Alternating, Batch, Learner, score_function_gradient
 from nas.fused import accelerate
 from nas.optimizers import OptimizerSettings, Updater
