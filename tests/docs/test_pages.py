@@ -77,6 +77,7 @@ PAGES = {
     "own_data": Followed({"my_data.py": CELLS}, without=("python search.py", "python retrain.py")),
     "own_operation": Followed({"my_operation.py": CELLS, "my_retrain.py": PLAIN}),
     "own_space": Followed({}),
+    "pictures": Followed({}, without=("python", "nas-draw")),
     "own_sampler": Followed({"my_sampler.py": CELLS}, without=("python -m benchmarks",)),
     "budgets": Followed(
         {"my_cost.py": (*CELLS, "budget.front_limits=0")},
