@@ -155,7 +155,7 @@ def _replacement(module: nn.Module, kernels: Kernels) -> nn.Module | None:
         return conv
     if type(module) is nn.ReLU:
         return FusedReLU()
-    if type(module) is nn.AvgPool2d and not module.count_include_pad:
+    if isinstance(module, nn.AvgPool2d) and not module.count_include_pad:
         sizes: tuple[object, ...] = (module.kernel_size, module.stride, module.padding)
         return FusedAveragePool(kernels) if sizes == (3, 1, 1) else None
     return None

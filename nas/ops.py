@@ -37,6 +37,20 @@ class Norm:
         )
 
 
+class AveragePool2d(nn.AvgPool2d):
+    """`nn.AvgPool2d`, with the right gradient in channels-last on a GPU, too.
+
+    There PyTorch's backward pass counts the padding whatever `count_include_pad` says: with torch
+    2.11 on an H200 it was off by as much as the gradient itself, while the forward pass, and both in
+    NCHW, are exact (`tests/gpu/test_gpu_ops.py`). So a GPU pools in NCHW.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cuda" or x.is_contiguous():
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 OperationBuilder = Callable[[int, int, Norm], nn.Module]
 OPERATIONS: Registry[OperationBuilder] = Registry("operation")
 
@@ -171,7 +185,7 @@ def _nor_conv_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
 @OPERATIONS.register("avg_pool_3x3")
 def _avg_pool_3x3(channels: int, stride: int, norm: Norm) -> nn.Module:
     """3x3 average pooling, padding not counted."""
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    return AveragePool2d(3, stride, padding=1, count_include_pad=False)
 
 
 @OPERATIONS.register("max_pool_3x3")
