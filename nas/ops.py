@@ -41,8 +41,8 @@ class AveragePool2d(nn.AvgPool2d):
     """`nn.AvgPool2d`, with the right gradient in channels-last on a GPU, too.
 
     There the gradient that PyTorch computes where padding is not counted is wrong: with torch 2.11
-    on an H200 it was off by as much as the gradient itself, while the output, and both in NCHW, were
-    exact (`tests/gpu/test_gpu_ops.py`). So a GPU pools in NCHW.
+    on an H200 it was off by as much as the gradient itself, while the output, and both in NCHW,
+    were exact (`tests/gpu/test_gpu_ops.py`). So a GPU pools in NCHW.
     """
 
     def forward(self, x: Tensor) -> Tensor:
