@@ -124,7 +124,7 @@ ITEMS: dict[str, Item] = {
     ),
     "published": Item(
         _scoreboard("GDAS, published", "--ranked", "0", "--jobs", "4", "--seeds", "0", "1", "2"),
-        90,
+        180,
         _BOTH,
     ),
     "published_256": Item(

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")
 KERNELS = ("plain", "fused", "compiled")
 STEPS = 4
-BOUNDS = {"float32": (1e-3, 0.01), "tf32": (0.01, 0.4), "bf16": (0.04, 1.5)}
+BOUNDS = {"float32": (1e-3, 0.01), "tf32": (0.01, 0.6), "bf16": (0.04, 1.5)}
 """How far a loss may be off, absolute, and the logits, as a share of how far they have moved.
 
 Of `STEPS` steps against float32 on the CPU. On a CPU bf16 is off by up to 0.013, and 0.1 to 0.7 of
 the movement: at the start inner products are small differences. Its bounds are two to three times
-that; rounding to 10 bits (tf32) is an eighth of rounding to 7.
+that; with tf32 the logits were off by up to 0.4 on an H200.
 """
 
 
