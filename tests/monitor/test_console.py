@@ -2,6 +2,10 @@
 
 import io
 import re
+import sys
+from types import SimpleNamespace
+
+import pytest
 
 from nas.monitor.console import Progress, summary_table
 
@@ -144,3 +148,56 @@ def test_table_aligns_its_values() -> None:
         "time      0:01:00",
         "------------------",
     ]
+
+
+def test_a_dumb_terminal_and_no_color_get_no_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    clock, terminal = Clock(), Terminal()
+    with Progress(4, stream=terminal, clock=clock) as progress:
+        progress.update(2)
+    assert not re.search(r"\x1b\[[0-9;]*m", terminal.getvalue()), "no colours anyway"
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Terminal()
+    with Progress(4, stream=dumb, clock=clock) as progress:
+        progress.line("epoch 1 done")
+        progress.update(2)
+    assert not re.search(r"[\r\x1b]", dumb.getvalue()) and "epoch 1 done\n" in dumb.getvalue()
+
+
+def test_a_log_gets_fewer_lines_as_the_run_gets_longer() -> None:
+    clock, file = Clock(), io.StringIO()
+    progress = Progress(10**7, stream=file, clock=clock, interval_s=30)
+    for step in range(10, 7 * 24 * 3600, 10):  # a week
+        clock.now += 10
+        progress.update(step)
+    assert len(file.getvalue().splitlines()) < 400
+
+
+def test_a_notebook_gets_one_output_that_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown[-1] = content["text/plain"]
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        shown.append(content["text/plain"])
+        return Handle()
+
+    class OutStream(io.StringIO):
+        """As ipykernel's, which is no terminal."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    clock, stream = Clock(), OutStream()
+    with Progress(100, stream=stream, clock=clock) as progress:
+        for step in range(1, 101):
+            clock.now += 1
+            progress.update(step, loss=0.5)
+            if step % 5 == 0:
+                progress.line(f"epoch {step // 5} done")
+    assert len(shown) == 1 and stream.getvalue() == ""
+    lines = shown[0].splitlines()
+    assert lines[0] == "... (8 lines before)" and lines[1] == "epoch 9 done"
+    assert lines[-2] == "epoch 20 done" and lines[-1].startswith("100%") and len(lines) == 14
+    assert lines[-1].endswith("1 step/s  in 0:01:40")
