@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.arguments import for_hydra, newest_or_new, with_saved
 from conf.at_once import take_interrupts
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code, without_code
-from conf.grammar import UsageError, check_grammar
+from conf.grammar import UsageError, checked_arguments
 from conf.messages import describe
 from conf.outline import CONF_DIR
 from conf.questions import answer, command_of
@@ -118,7 +118,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
         with conducting():
             refuse_code(arguments)
             check_installed(arguments)
-            check_grammar(arguments)
+            sys.argv[1:] = checked_arguments(sys.argv[1:])
             start()
     except UsageError as error:
         fail(str(error), code=2)

@@ -7,6 +7,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from conf import outline
 from conf.messages import hint
 from conf.together import MULTIRUN
 from nas.errors import UserError
@@ -16,8 +17,8 @@ class UsageError(UserError):
     """An option that the program does not have; the exit code is 2."""
 
 
-def check_grammar(arguments: Sequence[str]) -> None:
-    """Checks the form of the options and overrides, not what they say.
+def checked_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line with its options first, which argparse wants; only its form is checked.
 
     Raises:
         UsageError: an option is not known.
@@ -25,13 +26,20 @@ def check_grammar(arguments: Sequence[str]) -> None:
     """
     actions = {name: act for act in get_args_parser()._actions for name in act.option_strings}
     is_sweep = bool(MULTIRUN & set(arguments))
+    options: list[str] = []
+    overrides: list[str] = []
     values: Container[str] = ()  # of the option before
     for argument in arguments:
         if argument.startswith("-"):
             values = _values(argument, actions)
-        elif argument not in values:
-            _check_override(argument, is_sweep)
+            options.append(argument)
+        elif argument in values:
+            options.append(argument)
             values = ()
+        else:
+            _check_override(argument, is_sweep)
+            overrides.append(argument)
+    return [*options, *overrides]
 
 
 def _values(argument: str, actions: Mapping[str, Action]) -> Container[str]:
@@ -71,6 +79,9 @@ def _check_override(argument: str, is_sweep: bool) -> None:
         raise UserError(
             f"'{argument}' is no setting: settings are written KEY=VALUE, without spaces"
         )
+    if argument[0] in "+~" and key.lstrip("+~") in outline.GROUPS:
+        name = key.lstrip("+~")
+        raise UserError(f"{argument}: a group is neither added nor left out, write {name}=OPTION")
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:

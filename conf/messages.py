@@ -44,6 +44,8 @@ def describe(error: Exception, program: str, overrides: Sequence[str] = ()) -> s
     converted = _NOT_CONVERTED.match(reason)
     if key and converted and converted[2] in _KINDS:
         return f"{key} is {converted[1]}: must be {_KINDS[converted[2]]}"
+    if key and "is not a valid bool" in reason:
+        return f"{key} is {reason.split()[1]}: must be true or false"
     if key and "is not a ListConfig" in reason:
         return f"{key}: must be a list, quoted for the shell: '{key}=[a,b]'"
     where = f"{key}: " if key and key not in reason else ""

@@ -191,6 +191,9 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(
 
 
 def test_options_of_hydra_are_taken(run_program: Run) -> None:
-    for arguments in (("--cfg", "job", "-p", "weights"), ("--cfg=job", "--package=weights")):
+    for arguments in (
+        ("--cfg", "job", "-p", "weights"),
+        ("seed=1", "--cfg=job", "epochs=3", "--package=weights", "data=digits"),
+    ):
         code, output = run_program("search", *arguments)
         assert code == 0 and "learning_rate" in output
