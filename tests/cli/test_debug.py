@@ -15,6 +15,14 @@ Run = Callable[..., tuple[int, str]]
 FEWER: dict[str, Any] = {"debug": "smoke", "epochs": 1, "batch_size": 4, "verbose": False}
 
 
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time of so small a run; others test them."""
+    monkeypatch.setattr("nas.monitor.search.SearchMonitor._draw", lambda *_: None)
+    monkeypatch.setattr("nas.training.results._log_result", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", options("experiment", "search"))
 def test_every_search_experiment_runs_small(tmp_path: Path, name: str) -> None:
     found = nas.search(experiment=name, data__limit=16, run_dir=tmp_path / "run", **FEWER)
