@@ -54,10 +54,11 @@ def summary(description: ModelDescription, output: Path, wants_all: bool, second
     if wants_all and "onnx" not in description.differences:
         rows.append(("onnx", f"not written: it needs {ONNX_PACKAGES}"))
     files = sorted(path.name for path in output.expanduser().iterdir() if path.is_file())
+    model = "" if description.model is None else f" --model {description.model}"
     rows += [
         ("files", f"{output}/ ({', '.join(files)})"),
         ("time", f"{seconds:.0f} s"),
-        ("next", f"nas-predict {output} IMAGE..."),
+        ("next", f"nas-predict {output} IMAGE...{model}"),
     ]
     return summary_table(rows, "export done")
 

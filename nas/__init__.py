@@ -47,6 +47,11 @@ _LATER = {
 }
 
 
+def __dir__() -> list[str]:
+    """What `import nas` has, for completion: names that are imported later are not in globals."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'nas' has no attribute '{name}'")

@@ -119,8 +119,8 @@ class TrainedModel:
             return recorded
         raise UserError(
             f"the network in {self.folder} is of a model of your own ({recorded}), whose code is "
-            f"imported and so run: give model={recorded}, or trust_recorded_model=true if you "
-            "trust the folder"
+            f"imported and so run: give model={recorded} (nas-predict: --model {recorded}), or "
+            "trust_recorded_model=true (--trust-recorded-model) if you trust the folder"
         )
 
     def _give_weights(self, network: nn.Module) -> None:

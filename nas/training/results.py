@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,9 @@ PICTURE = "cell.png"
 NETWORK_PICTURE = "network.png"
 PROBABILITIES_PICTURE = "probabilities.png"
 SUMMARY = "summary.json"
+
+SAME_IMAGES = ("data", "data.path", "data.image_size", "data.test_fraction")
+"""Overrides that decide which images there are, and which of them are test images."""
 
 NOTEWORTHY = 1.0
 """Percent by which a point of the front must be better to be worth a note."""
@@ -85,6 +89,7 @@ def finish_search(
     if run.budget is not None:
         final["result/cost"] = run.budget.cost(genotype)
     made = [GENOTYPE, PICTURE, PROBABILITIES_PICTURE, *more, "metrics.jsonl"]
+    retraining = f"{command_for('retrain')} genotype={folder / GENOTYPE}"
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", short_text(genotype)),
@@ -93,7 +98,7 @@ def finish_search(
         *_budget_rows(run.budget, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join(made)})"),
-        ("next", " ".join([command_for("retrain"), f"genotype={folder / GENOTYPE}", *_model(run)])),
+        ("next", " ".join([retraining, *_model(run), *_data(overrides)])),
         ("watch", _watch(folder)),
     ]
     _log_result(run, genotype, final, rows)
@@ -131,6 +136,11 @@ def _model(run: Search) -> list[str]:
         return []
     given = [f"network.arguments.{name}={value}" for name, value in space.arguments.items()]
     return [f"network.model={space.model_name}", *given]
+
+
+def _data(overrides: Sequence[str]) -> list[str]:
+    """The overrides of the search that say which images, for a retraining on the same."""
+    return [shlex.quote(given) for given in overrides if given.split("=")[0] in SAME_IMAGES]
 
 
 def _budget_rows(

@@ -29,6 +29,10 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return nas.search(run_dir=tmp_path_factory.mktemp("api") / "run", **SMALL)
 
 
+def test_completion_knows_what_is_imported_later() -> None:
+    assert set(nas.__all__) <= set(dir(nas))
+
+
 def test_a_search_returns_what_its_folder_has(result: SearchResult) -> None:
     summary = json.loads((result.run_dir / "summary.json").read_text())
     assert result.accuracy == summary["metrics"]["accuracy/genotype_validation"]

@@ -130,7 +130,7 @@ def test_from_a_search_of_a_model_of_ones_own(
     assert code == 1 and "give model=toy_models.SmallNet" in printed
     for trust in ("model=toy_models.SmallNet", "trust_recorded_model=true"):
         code, printed = run_program("export", f"run={run}", *export, trust)
-        assert code == 0, printed
+        assert code == 0 and "IMAGE... --model toy_models.SmallNet" in printed, printed
     card = (output / "README.md").read_text()
     assert "| search | " in card and "toy_models.SmallNet" in card
     assert main([str(output), str(ROOT / "docs" / "estimators.png"), "--trust-recorded-model"]) == 0

@@ -23,7 +23,8 @@ Run = Callable[..., tuple[int, str]]
 
 
 def test_a_search_leaves_all_its_results(run_program: Run, tmp_path: Path) -> None:
-    code, output = run_program("search", *TINY_SEARCH, f"run_dir={tmp_path}/run")
+    data = ("data=digits", "data.test_fraction=0.3", "data.validation_fraction=0.4")
+    code, output = run_program("search", *TINY_SEARCH, *data, f"run_dir={tmp_path}/run")
     assert code == 0, output
     run = tmp_path / "run"
     genotype = Genotype.load(run / "genotype.json")
@@ -37,7 +38,8 @@ def test_a_search_leaves_all_its_results(run_program: Run, tmp_path: Path) -> No
     assert (run / ".hydra" / "config.yaml").exists()
     assert "epoch 2/2" in (run / "search.log").read_text()
     assert summary["genotype"] in output
-    assert f"retrain.py genotype={run}/genotype.json" in output
+    same_images = f"retrain.py genotype={run}/genotype.json data=digits data.test_fraction=0.3\n"
+    assert same_images in output, "what decides the test images goes along, nothing else"
     assert "margin" in output and "entropy" in output
 
 
