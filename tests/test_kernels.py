@@ -27,7 +27,7 @@ EPS = 1e-5
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=["aten", "compiled"])
+@pytest.fixture(scope="module", params=["aten", pytest.param("compiled", marks=pytest.mark.slow)])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "aten":
         return ATenKernels()
