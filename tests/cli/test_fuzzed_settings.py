@@ -104,9 +104,7 @@ def _build(typed: Any) -> None:
     SAMPLERS.get(typed.sampler.name)
     schedule = schedule_of(typed)
     assert schedule.temperature(0) > 0
-    if typed.derive.name == "local_search":
-        finals_of(typed)
-    build_space(typed.space, INFO)
+    finals_of(typed, build_space(typed.space, INFO))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])

@@ -302,7 +302,7 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("recalibration_batches=-1",), r"recalibration_batches is -1: must be at least 0"),
         (("epochs==3",), r"cannot read epochs==3: .* quoted twice"),
         (("epochs=1.5",), r"epochs is '1.5': must be a whole number"),
-        (("epochs",), r"'epochs' is no setting: write KEY=VALUE"),
+        (("epochs",), r"'epochs' is no setting: settings are written KEY=VALUE"),
         (("sampler=GDAZ",), r"did you mean 'gdas'\?"),
         (
             ("space.cells=6",),
@@ -315,7 +315,6 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
         (("data.flip=maybe",), r"data.flip is 'maybe': must be true or false"),
         (("+space=darts",), r"neither added nor left out, write space=OPTION"),
         (("experiment=retrain_nasbench201",), r"is not for search.py, whose own are darts_first"),
-        (("seed=0,1", "-m", "epochs=0"), r"epochs is 0: must be at least 1"),
         (("batch_size=5000",), r"batch_size is 5000, but there are only \d+ training images"),
         (("device=cuda:7",), r"device is 'cuda:7', but"),
         (("device=tpu",), r"device is 'tpu': allowed are auto, cpu, cuda"),
@@ -404,6 +403,15 @@ def test_a_mistake_is_answered_in_one_line(
     assert lines[0].startswith("error: ")
     assert re.search(message, lines[0]), lines[0]
     assert not run.exists(), "nothing may be left behind"
+
+
+def test_options_may_stand_between_settings(run_program: Run, tmp_path: Path) -> None:
+    """The runs of a sweep are announced by Hydra; the mistake is in the last line."""
+    given = ("epochs=1", "seed=0,1", "-m", "epochs=0", f"hydra.sweep.dir={tmp_path}/sweep")
+    code, output = run_program("search", *given)
+    assert code == 1
+    assert output.strip().splitlines()[-1].startswith("error: ")
+    assert "epochs is 0: must be at least 1" in output
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(run_program: Run, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_and_they_go_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(2, "search", *LONG, f"run_dir={folder}")
