@@ -82,19 +82,19 @@ class Decision(nn.Module):
                 `<dL/dout, out>`; None where no architecture gradient is wanted.
             minus_sum: Its gradient is `<dL/dout, out> - sum(dL/dout)` instead.
         """
-        self._index, self._gate, self._weights = index, gate, None
-        self._minus_sum = minus_sum
+        # Not attribute by attribute: a module looks closely at each, and a step decides hundreds.
+        vars(self).update(_index=index, _gate=gate, _minus_sum=minus_sum, _weights=None)
 
     def mix(self, weights: tuple[Tensor | None, ...]) -> None:
         """Decides for the sum of all options, each times its scalar weight.
 
         None is a weight that is known to be 0, without asking the device: its option is not run.
         """
-        self._gate, self._weights = None, weights
+        vars(self).update(_gate=None, _weights=weights)
 
     def release(self) -> None:
         """Lets go of the tensors of the last decision, which hold a graph; it keeps the index."""
-        self._gate = self._weights = None
+        vars(self).update(_gate=None, _weights=None)
 
     def gated(self, out: Tensor) -> Tensor:
         """Returns `out`, what was decided for, with the gradient that `select` asks for."""
