@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ TINY_RETRAIN = (
     "network.cells_per_stage=1",
     "data.limit=256",
 )
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+"""Parameters that `make test-slow` runs."""
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ranks_worker
 import torch
-from conftest import ROOT
+from conftest import ROOT, slow
 
 from nas.data.memory import Augmentation, MemoryLoader
 from nas.distributed import ALONE, Ranks
@@ -17,7 +17,7 @@ from nas.distributed import ALONE, Ranks
 Found = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, slow(4)])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each rank has found."""
     folder = tmp_path_factory.mktemp("ranks")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from conftest import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ EPS = 1e-5
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=["aten", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["aten", slow("compiled")])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "aten":
         return ATenKernels()

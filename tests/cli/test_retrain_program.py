@@ -84,6 +84,7 @@ def test_every_part_of_the_recipe_can_be_used(
     assert ("accuracy/test_top1_ema" in metrics) == any("ema" in o for o in overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the compiler's own
 def test_a_compiled_network_trains_like_the_plain_one(run_program: Run, tmp_path: Path) -> None:
     def weights(name: str, *more: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_SEARCH
+from conftest import TINY_SEARCH, slow
 
 from nas.bilevel import Batch
 from nas.genotype import Genotype
@@ -59,8 +59,14 @@ _SMALL = {
 }
 
 
-@pytest.mark.parametrize("space", sorted(SPACES))
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+_PAIRS = list(product(sorted(SPACES), sorted(SAMPLERS)))
+# `make test` has every sampler on one space, and every space with one path and with all of them.
+_QUICK = [pair for pair in _PAIRS if "nasbench201" in pair or {"gdas", "softmax"} & set(pair)]
+
+
+@pytest.mark.parametrize(
+    ("space", "sampler"), [*_QUICK, *(slow(*pair) for pair in _PAIRS if pair not in _QUICK)]
+)
 def test_every_space_runs_with_every_sampler(
     run_program: Run, tmp_path: Path, space: str, sampler: str
 ) -> None:
@@ -73,6 +79,7 @@ def test_every_space_runs_with_every_sampler(
     assert Genotype.load(tmp_path / "run" / "genotype.json").space == space
 
 
+PERTURBATION = ("derive=perturbation", "derive.max_images=50")
 FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels=4")
 
 
@@ -92,10 +99,10 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("warm_start.score=synflow", "warm_start.num_samples=10", "sampler=score_function"),
         ("derive=local_search", "derive.judges=[validation,naswot]", "derive.max_evaluations=20"),
         ("derive=local_search", "derive.max_evaluations=9", *FINALS),
-        ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=2"),
-        ("derive=perturbation", "sampler=softmax", "space.partial_channels=2", "precision=bf16"),
-        ("derive=perturbation", "space.track_running_stats=true", "derive.num_paths=1"),
-        ("derive=perturbation", "bilevel.weight_samples=fair", "derive.num_paths=1"),
+        (*PERTURBATION, "derive.num_paths=1", "derive.tuning_steps=2"),
+        (*PERTURBATION, "sampler=softmax", "space.partial_channels=2", "precision=bf16"),
+        (*PERTURBATION, "space.track_running_stats=true", "derive.num_paths=1"),
+        (*PERTURBATION, "bilevel.weight_samples=fair", "derive.num_paths=1"),
         ("precision=bf16",),
         ("channels_last=false", "deterministic=true"),
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
@@ -142,7 +149,7 @@ def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state
 ) -> None:
     run = tmp_path / "run"
     size = ("epochs=1", "batch_size=32", "data.limit=128", f"run_dir={run}")
-    derive = ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1")
+    derive = (*PERTURBATION, "derive.num_paths=1", "derive.tuning_steps=1")
     where = (f"space={space}", f"sampler={sampler}", *_SMALL[space])
     code, output = run_program("search", *where, *size, *derive)
     assert code == 0, output
@@ -235,7 +242,7 @@ def test_a_search_that_collapses_ends_early_with_all_its_results(
     assert json.loads((run / "summary.json").read_text())["stopped"] == summary["stopped"]
 
 
-@pytest.mark.parametrize("kernels", ["plain", "fused", "compiled"])
+@pytest.mark.parametrize("kernels", ["plain", "fused", slow("compiled")])
 def test_kernels(run_program: Run, tmp_path: Path, kernels: str) -> None:
     code, output = run_program("search", *TINY_SEARCH, f"kernels={kernels}", f"run_dir={tmp_path}")
     assert code == 0, output

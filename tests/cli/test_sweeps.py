@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY_SEARCH, start_program
+from conftest import ROOT, TINY_SEARCH, slow, start_program
 
 from conf import sweeps
 from nas.training.checkpoint import last_checkpoint
@@ -28,9 +28,7 @@ SLOW_LAUNCHERS = [name for name in LAUNCHERS if name != "joblib"]
 LONG = (*TINY_SEARCH, "epochs=40", "evaluate_every_epochs=40")
 
 
-@pytest.fixture(
-    params=["joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_LAUNCHERS)]
-)
+@pytest.fixture(params=["joblib", *map(slow, SLOW_LAUNCHERS)])
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = str(request.param)
     pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")

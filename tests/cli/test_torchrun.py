@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY_RETRAIN, TINY_SEARCH
+from conftest import ROOT, TINY_RETRAIN, TINY_SEARCH, slow
 from data.data_folders import make_folder
 from template_process import run_python
 
@@ -24,9 +23,6 @@ SEARCH = (*TINY_SEARCH, "device=cpu", "space.track_running_stats=true")
 # Adam would make a step of any size out of gradients that are 0 but for rounding.
 COMPARED = (*SEARCH, "kernels=plain", "logits.name=sgd", "logits.learning_rate=0.1")
 LONG = (*SEARCH, "epochs=12", "checkpoint_every_steps=2", "evaluate_every_epochs=4")
-
-
-slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def start(size: int, program: str, *overrides: str, restarts: int = 0) -> subprocess.Popen[str]:

@@ -35,7 +35,8 @@ def faults(mode: str) -> int:
 def test_steps_find_their_memory() -> None:
     by_default, kept = faults("leave"), faults("keep")
     pages_of_a_step = 8 * 4 * 2**20 // 4096
-    assert kept < pages_of_a_step < by_default
+    # Not 0: a system that is short of memory may take pages back meanwhile.
+    assert pages_of_a_step < by_default and kept < by_default / 3
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
