@@ -79,7 +79,7 @@ def test_every_space_runs_with_every_sampler(
     assert Genotype.load(tmp_path / "run" / "genotype.json").space == space
 
 
-PERTURBATION = ("derive=perturbation", "derive.max_images=50")
+PERTURBATION = ("derive=perturbation", "derive.max_images=50", "derive.tuning_steps=2")
 FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels=4")
 
 
@@ -99,7 +99,7 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("warm_start.score=synflow", "warm_start.num_samples=10", "sampler=score_function"),
         ("derive=local_search", "derive.judges=[validation,naswot]", "derive.max_evaluations=20"),
         ("derive=local_search", "derive.max_evaluations=9", *FINALS),
-        (*PERTURBATION, "derive.num_paths=1", "derive.tuning_steps=2"),
+        (*PERTURBATION, "derive.num_paths=1"),
         (*PERTURBATION, "sampler=softmax", "space.partial_channels=2", "precision=bf16"),
         (*PERTURBATION, "space.track_running_stats=true", "derive.num_paths=1"),
         (*PERTURBATION, "bilevel.weight_samples=fair", "derive.num_paths=1"),
@@ -149,7 +149,7 @@ def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state
 ) -> None:
     run = tmp_path / "run"
     size = ("epochs=1", "batch_size=32", "data.limit=128", f"run_dir={run}")
-    derive = (*PERTURBATION, "derive.num_paths=1", "derive.tuning_steps=1")
+    derive = (*PERTURBATION, "derive.num_paths=1")
     where = (f"space={space}", f"sampler={sampler}", *_SMALL[space])
     code, output = run_program("search", *where, *size, *derive)
     assert code == 0, output
