@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from nas.monitor.console import Progress
 from nas.monitor.custom_charts import Charts
 from nas.monitor.run_log import RunLog
 from nas.optimizers import Updater
+from nas.sweep import SUMMARY
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest
 from nas.training.tracking import compared_settings, run_text
@@ -68,6 +70,8 @@ class Loop(ABC):
     """
 
     kind: ClassVar[str]
+    noun: ClassVar[str]
+    """What the user calls it."""
     charts: ClassVar[Charts] = {}
     """What the CUSTOM SCALARS tab shows, where it does not depend on the run."""
 
@@ -144,8 +148,15 @@ class Loop(ABC):
         """Whether the present epoch is the last one."""
         return self.epoch + 1 == self.epochs or self.stopped is not None
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether no epoch is left."""
+        return self.epoch >= self.epochs or self.stopped is not None
+
     def run(self) -> None:
         """Goes on until the last epoch is done, or one after which `_log_epoch` sets `stopped`.
+
+        Does nothing but to say so where an earlier start has done all of them.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
@@ -154,6 +165,8 @@ class Loop(ABC):
                 back, or not once more. The last checkpoint is from before it.
         """
         self._start_together()
+        if self.is_trained:
+            return self._say_done_before()
         if self._rolls_back and not checkpoint.last_checkpoint(self.folder.path).exists():
             self.save()  # what there is to go back to in the first epoch
         while True:
@@ -163,6 +176,18 @@ class Loop(ABC):
                 if not self._rolls_back:
                     raise
                 self._roll_back(error)
+
+    def _say_done_before(self) -> None:
+        """One line, unless the run was cut off before its results were written."""
+        folder = self.folder.path
+        if not self.ranks.is_first or not (folder / SUMMARY).exists():
+            return
+        line = (
+            f"the {self.noun} in {folder} was done before ({self.epoch} epochs); what follows is "
+            "made from its checkpoint"
+        )
+        print(line, file=sys.stderr)
+        logging.getLogger(FILE_LOGGER).info(line)
 
     def _start_together(self) -> None:
         """Brings all ranks to the same state, but for their generators."""
@@ -215,7 +240,7 @@ class Loop(ABC):
             Progress(total, start_step=self.step) as progress,
             StopRequest() as stop,
         ):
-            while self.epoch < self.epochs and self.stopped is None:
+            while not self.is_trained:
                 epoch_time = self._train_epoch(progress, stop)
                 self.ranks.average_buffers(self._modules())
                 metrics = self._end_epoch(epoch_time)

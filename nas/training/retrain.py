@@ -76,6 +76,7 @@ class Retrain(Loop):
     """
 
     kind = "retrain"
+    noun = "retraining"
     charts = RETRAINING
 
     def __init__(

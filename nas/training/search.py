@@ -80,6 +80,7 @@ class Search(Loop):
     """
 
     kind = "search"
+    noun = "search"
 
     def __init__(
         self,

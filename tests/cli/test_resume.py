@@ -311,6 +311,40 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(
     assert code == 0, output
 
 
+@pytest.mark.parametrize(("program", "noun"), [("search", "search"), ("retrain", "retraining")])
+@pytest.mark.parametrize("by_name", [True, False], ids=["resume", "same run_dir"])
+def test_a_finished_run_that_is_started_again_says_so_and_ends_as_before(
+    run_program: Run, finished_run: Finished, tmp_path: Path, program: str, noun: str, by_name: bool
+) -> None:
+    settings = _PROGRAMS[program]
+    run = tmp_path / "run"
+    shutil.copytree(finished_run(program, *settings), run)
+    state, metrics = _state(run), _metrics(run)
+    again = ("resume=true",) if by_name else settings
+    code, output = run_program(program, *again, f"run_dir={run}")
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if "before" in line]
+    assert line == (
+        f"the {noun} in {run} was done before (3 epochs); what follows is made from its checkpoint"
+    )
+    assert "ETA" not in output and "step/s" not in output, "nothing goes on"
+    assert f"{noun} done" in output and "\nnext " in output
+    _same(state, _state(run))
+    assert metrics == _metrics(run)
+
+
+def test_a_run_that_was_cut_off_before_its_results_was_not_done_before(
+    run_program: Run, finished_run: Finished, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run("search", *_PROGRAMS["search"]), run)
+    (run / "summary.json").unlink()
+    code, output = run_program("search", f"run_dir={run}", "resume=true")
+    assert code == 0 and "search done" in output, output
+    assert "done before" not in output
+    assert (run / "summary.json").exists()
+
+
 def test_a_run_of_a_release_with_fewer_settings_goes_on(run_program: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = (*TINY_SEARCH, "bilevel=first_order", f"run_dir={run}")
