@@ -8,9 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from conf import outline
-from conf.messages import hint
 from conf.together import MULTIRUN
-from nas.errors import UserError
+from nas.errors import UserError, did_you_mean
 
 
 class UsageError(UserError):
@@ -69,7 +68,7 @@ def _unknown_option(argument: str, known: Sequence[str]) -> str:
     name, equals, value = argument.lstrip("-").partition("=")
     if equals:
         return f"unknown option {argument}: settings have no dashes, write {name}={value}"
-    near = hint(argument, [*known, "--list"])
+    near = did_you_mean(argument, [*known, "--list"])
     return f"unknown option {argument}{near or f': settings are written {name}=VALUE'} (--help)"
 
 

@@ -1,13 +1,13 @@
 """What is said of a mistake on the command line: one line with what is allowed and what is near."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 
 from conf import outline
+from nas.errors import did_you_mean
 
 _NOT_CONVERTED = re.compile(r"Value ('.*') of type '.*' could not be converted to (\w+)")
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
@@ -30,7 +30,8 @@ def describe(error: Exception, program: str, overrides: Sequence[str] = ()) -> s
         options = outline.options(group, program) if known else list(error.options or [])
         if options:
             listed = ", ".join(sorted(options))
-            return f"unknown {group} '{option}': allowed are {listed}{hint(option, options)}"
+            near = did_you_mean(option, options)
+            return f"unknown {group} '{option}': allowed are {listed}{near}"
     cause: BaseException = error
     seen = {id(cause)}  # OmegaConf raises errors that are caused by each other
     while cause.__cause__ is not None and id(cause.__cause__) not in seen:
@@ -76,7 +77,7 @@ def _where_it_is(key: str, program: str, overrides: Sequence[str]) -> str:
         if having:
             return f": it is one of {', '.join(f'{group}={option}' for option in having)}"
     chosen = [override for override in overrides if override.partition("=")[0] in groups]
-    return f"{hint(key, known_keys(program, chosen))} (--list settings has all)"
+    return f"{did_you_mean(key, known_keys(program, chosen))} (--list settings has all)"
 
 
 def known_keys(program: str, chosen: Sequence[str] = ()) -> list[str]:
@@ -92,10 +93,3 @@ def all_keys(settings: Mapping[str, Any]) -> list[str]:
     keys = list(outline.flat(settings))
     parents = {key.rpartition(".")[0] for key in keys} - {""}
     return [*keys, *sorted(parents | {key.partition(".")[0] for key in parents})]
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """The nearest of the known names, as a question; empty where none is near."""
-    by_lower = {known_name.lower(): known_name for known_name in known}
-    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""

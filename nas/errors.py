@@ -21,8 +21,17 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], key: str | None =
         key: The config key that holds the name, if it comes from one.
     """
     names = sorted(allowed)
+    return UserError(f"{listing_allowed(kind, name, names, key)}{did_you_mean(name, names)}")
+
+
+def listing_allowed(kind: str, name: str, allowed: Iterable[str], key: str | None = None) -> str:
+    """The same without the nearest match, as text."""
     where = f" ({key})" if key else ""
-    by_lower = {allowed_name.lower(): allowed_name for allowed_name in names}
+    return f"unknown {kind} '{name}'{where}: allowed are {', '.join(sorted(allowed))}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, as a question; empty where none is near."""
+    by_lower = {known_name.lower(): known_name for known_name in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"; did you mean '{by_lower[close[0]]}'?" if close else ""
-    return UserError(f"unknown {kind} '{name}'{where}: allowed are {', '.join(names)}{hint}")
+    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""

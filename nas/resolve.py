@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from nas.errors import UserError, unknown_name
+from nas.deploy.description import GENOTYPE
+from nas.errors import UserError, listing_allowed
 from nas.genotype import Genotype
 from nas.genotype_text import parse_darts, parse_nasbench201
+from nas.nearby import nearest_genotype
 from nas.published import PUBLISHED
 
 
@@ -28,15 +30,17 @@ def resolve_genotype(text: str) -> Genotype:
     path = Path(text)
     try:
         if path.is_dir():
-            path = path / "genotype.json"
+            path = path / GENOTYPE
         exists = path.exists()
     except OSError as error:  # a text that is too long for a path, a folder that is closed to us
         raise UserError(f"genotype: cannot read {text!r}: {error.strerror}") from None
     if exists:
         return Genotype.load(path)
+    nearest = nearest_genotype(path, PUBLISHED)
+    hint = f"; did you mean '{nearest}'?" if nearest else ""
     if path.suffix == ".json" or len(path.parts) > 1:
-        raise UserError(f"genotype: no such file: {path}")
+        raise UserError(f"genotype: no such file: {path}{hint}")
     raise UserError(
-        f"genotype: {unknown_name('published cell', text, PUBLISHED)}; or give a genotype.json, "
-        "a NAS-Bench-201 string or a DARTS Genotype(...) text"
+        f"genotype: {listing_allowed('published cell', text, PUBLISHED)}; or give a genotype.json, "
+        f"a NAS-Bench-201 string or a DARTS Genotype(...) text{hint}"
     )

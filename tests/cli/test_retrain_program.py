@@ -129,3 +129,18 @@ def test_a_mistake_is_answered_in_one_line(
     assert lines[0].startswith("error: ")
     assert re.search(message, lines[0]), lines[0]
     assert not run.exists(), "nothing may be left behind"
+
+
+def test_a_path_that_does_not_exist_is_answered_with_the_nearest_run(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = tmp_path / "runs" / "search" / "first"
+    searched.mkdir(parents=True)
+    (searched / "genotype.json").write_text(PUBLISHED["nasbench201_best"].to_json())
+    monkeypatch.chdir(tmp_path)
+    for given in ("runs/search/frist", "runs/serach/first/genotype.json", "frist"):
+        code, output = run_program("retrain", f"genotype={given}", "run_dir=runs/retrain/new")
+        (line,) = output.strip().splitlines()
+        assert code == 1 and line.startswith("error: genotype: "), output
+        assert "did you mean 'runs/search/first" in line, line
+        assert not Path("runs/retrain/new").exists()
