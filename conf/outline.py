@@ -19,9 +19,9 @@ CONF_DIR = Path(__file__).parent.resolve()
 ROOT = CONF_DIR.parent
 MISSING = "???"
 SOURCES = (
-    *("conf/schema.py", "conf/space_schema.py", "conf/budget_schema.py", "conf/network_schema.py"),
-    *("conf/profile_schema.py", "conf/export_schema.py", "nas/data/settings.py"),
-    *("nas/optimizers.py", "nas/collapse.py", "nas/finite.py"),
+    *("conf/schema.py", "conf/space_schema.py", "conf/derive_schema.py", "conf/budget_schema.py"),
+    *("conf/network_schema.py", "conf/profile_schema.py", "conf/export_schema.py"),
+    *("nas/data/settings.py", "nas/optimizers.py", "nas/collapse.py", "nas/finite.py"),
 )
 """Where the classes of the settings are."""
 

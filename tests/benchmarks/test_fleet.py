@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.fleet import Fleet, best_interval, simulate
+from benchmarks.fleet import best_interval
+from benchmarks.fleet_simulation import Fleet, simulate
 
 ALONE = Fleet(
     searches=150,
