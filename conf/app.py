@@ -44,7 +44,7 @@ def launch(program: str, schema: type[Config], run: Callable[[Config, Launch], f
     sys.argv = [sys.argv[0], *with_saved(arguments, program), *arguments]
     wants_traceback = WANTS_TRACEBACK in os.environ
     os.environ[WANTS_TRACEBACK] = "1"  # Hydra raises its errors; they are reported below
-    job = Job(program, schema, run, command, ranks, wants_traceback)
+    job = Job(program, schema, run, command, arguments, ranks, wants_traceback)
     start = hydra.main(config_path=str(CONF_DIR), config_name=program, version_base="1.3")(job)
     with _errors_in_one_line(program, arguments, wants_traceback):
         take_interrupts()  # from here on there is somebody to catch them
@@ -79,6 +79,8 @@ def _errors_in_one_line(
     except UsageError as error:
         fail(str(error), code=2)
     except UserError as error:  # of the command line, or of a sweep, whose other runs have ended
+        if wants_traceback:
+            raise
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:

@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra._internal import hydra as hydra_internal
 from hydra._internal import logging_config
 from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -96,8 +97,24 @@ class _NoCallbacks(Callbacks):
         """Before the first run, in the process that the user has started."""
         sweeps.begin(config)
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """After each run, in the process that did it."""
+        if job_return.status == JobStatus.FAILED:
+            job_return.__class__ = _QuietReturn
+            overrides = " ".join(job_return.overrides or ())
+            job_return._return_value.add_note(f"overrides: {overrides}")  # a traceback ends with it
+
     def __reduce__(self) -> tuple[Callable[[], Callbacks], tuple[()]]:
         return _in_worker, ()
+
+
+class _QuietReturn(JobReturn):
+    """Of a run that failed. Hydra's own prints all overrides besides what is said of the error."""
+
+    @property  # type: ignore[misc]
+    def return_value(self) -> Any:
+        """Raises the error of the run."""
+        raise self._return_value
 
 
 def _in_worker() -> Callbacks:

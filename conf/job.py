@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class Job(Generic[Config]):
         schema: Of its settings.
         run: Does one run; returns its result.
         command: How the user started the program.
+        arguments: Of the command line.
         ranks: The processes that do a run together.
         wants_traceback: Errors are not put into one line.
     """
@@ -49,6 +50,7 @@ class Job(Generic[Config]):
     schema: type[Config]
     run: Callable[[Config, Launch], float]
     command: str
+    arguments: Sequence[str]
     ranks: Ranks
     wants_traceback: bool
 
@@ -74,7 +76,7 @@ class Job(Generic[Config]):
                 fail_lost()
             logging.getLogger(FILE_LOGGER).exception("the run ends")
             if sweep and not self.wants_traceback:  # not all errors can be sent between processes
-                raise note_failure(sweep, f"{folder}: {explain(error)}") from None
+                raise note_failure(sweep, f"{self._named(folder)}: {explain(error)}") from None
             raise
 
     @contextmanager
@@ -100,7 +102,7 @@ class Job(Generic[Config]):
             logging.getLogger(FILE_LOGGER).error("%s", error)
             remove_if_unused(folder)
         if sweep:  # the other runs come first
-            raise note_failure(sweep, f"{folder}: {error}") from None
+            raise note_failure(sweep, f"{self._named(folder)}: {error}") from None
         fail(str(error))
 
     def _end_by_signal(self, stopped: Interrupted, folder: Path, sweep: Path | None) -> NoReturn:
@@ -112,6 +114,11 @@ class Job(Generic[Config]):
         alone = f"go on with: {' '.join([self.command, f'run_dir={folder}', *more])}"
         print(f"{stopped}; {how_to_go_on(sweep) if sweep else alone}", file=sys.stderr)
         raise SystemExit(stopped.exit_code) from None
+
+    def _named(self, folder: Path) -> str:
+        """The folder of a run of a sweep, and the overrides that make it another than the rest."""
+        own = [o for o in HydraConfig.get().overrides.task if o not in self.arguments]
+        return f"{folder} ({' '.join(own)})" if own else str(folder)
 
 
 def _places() -> tuple[Path, Path | None]:

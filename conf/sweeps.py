@@ -67,6 +67,11 @@ class _Sweep:
         (self.folder / STOP).touch()
         print("stopping: the runs save their state", file=sys.stderr, flush=True)
 
+    def failures(self) -> list[str]:
+        """One line for each run that failed."""
+        path = self.folder / FAILURES
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
     def restore(self) -> None:
         """Gives the signals back."""
         for number, handler in self._previous.items():
@@ -125,14 +130,14 @@ def conducting() -> Iterator[None]:
 
     Raises:
         SystemExit: the sweep was stopped by a signal, and its runs have ended.
-        UserError: the sweeper took no notice of runs that failed.
+        UserError: runs failed.
     """
     global _is_worker, _sweep
     _is_worker, _sweep = False, None
     try:
         yield
-    except Exception:
-        if _sweep is None or _sweep.signal_name is None:
+    except Exception as error:
+        if _sweep is None or (_sweep.signal_name is None and not _follows_failure(error, _sweep)):
             raise
     finally:
         if _sweep is not None:
@@ -143,9 +148,15 @@ def conducting() -> Iterator[None]:
         (_sweep.folder / STOP).unlink(missing_ok=True)
         print(f"stopped by {_sweep.signal_name}; {how_to_go_on(_sweep.folder)}", file=sys.stderr)
         raise SystemExit(128 + int(signal.Signals[_sweep.signal_name]))
-    failures = _sweep.folder / FAILURES
-    if failures.exists():
-        raise UserError(failures.read_text(encoding="utf-8").splitlines()[0])
+    failed = _sweep.failures()
+    if failed:
+        others = f"; {len(failed) - 1} more failed: {_sweep.folder / FAILURES}"
+        raise UserError(f"{failed[0]}{others if len(failed) > 1 else ''}")
+
+
+def _follows_failure(error: Exception, sweep: _Sweep) -> bool:
+    """Whether it says no more than that runs failed: their errors, or Optuna's of no trial left."""
+    return isinstance(error, UserError | ValueError) and bool(sweep.failures())
 
 
 def how_to_go_on(folder: Path) -> str:

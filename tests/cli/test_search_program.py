@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import signal
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,12 +11,10 @@ import pytest
 import torch
 from conftest import TINY_SEARCH, slow
 
-from nas.bilevel import Batch
 from nas.genotype import Genotype
 from nas.samplers import SAMPLERS
 from nas.spaces import SPACES
 from nas.spaces.nasbench201 import OPERATIONS
-from nas.training.search import Search
 
 Run = Callable[..., tuple[int, str]]
 
@@ -441,61 +438,3 @@ def test_a_diverging_search_stops_with_one_line(run_program: Run, tmp_path: Path
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and re.search(r"is (nan|inf)", errors[0])
     assert "Traceback" not in output
-
-
-def test_a_sweep_over_seeds_gives_a_table(run_program: Run, tmp_path: Path) -> None:
-    from nas.sweep import load_results, table
-
-    sweep = tmp_path / "sweep"
-    code, output = run_program(
-        "search", "-m", *TINY_SEARCH, "epochs=1", "seed=0,1,2", f"hydra.sweep.dir={sweep}"
-    )
-    assert code == 0, output
-    results = load_results([sweep])
-    assert len(results) == 3
-    rows = table(results).splitlines()[2:]
-    assert len(rows) == 1
-    values = [result.metrics["accuracy/genotype_validation"] for result in results]
-    assert f"| 3 | {sum(values) / 3:.2f} |" in rows[0]
-
-
-def test_a_sweep_that_was_cut_off_goes_on_with_what_is_missing(
-    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep = tmp_path / "sweep"
-    command = (*TINY_SEARCH, "seed=0,1,2", f"hydra.sweep.dir={sweep}")
-    started: list[int] = []
-    train_step = Search._train_step
-
-    def cut(search: Search, batch: Batch) -> int:
-        if search.step in (0, 6):
-            started.append(search.step)
-            if len(started) == 4:  # in the middle of the second run
-                signal.raise_signal(signal.SIGTERM)
-        return train_step(search, batch)
-
-    monkeypatch.setattr(Search, "_train_step", cut)
-    code, output = run_program("search", "-m", *command)
-    assert code == 128 + signal.SIGTERM, output
-    assert (sweep / "0" / "summary.json").exists() and not (sweep / "1" / "summary.json").exists()
-    first = (sweep / "0" / "metrics.jsonl").stat().st_mtime_ns
-    code, output = run_program("search", "-m", *command)
-    assert code == 0, output
-    assert output.count("finished before: ") == 1
-    assert started == [0, 6, 0, 6, 0, 6], "the second went on where it was stopped"
-    assert (sweep / "0" / "metrics.jsonl").stat().st_mtime_ns == first
-    assert len(list(sweep.glob("*/summary.json"))) == 3
-
-
-def test_a_run_that_fails_leaves_the_others_of_its_sweep_alone(
-    run_program: Run, tmp_path: Path
-) -> None:
-    sweep = tmp_path / "sweep"
-    code, output = run_program(
-        "search", "-m", *TINY_SEARCH, "batch_size=32,9999,16", f"hydra.sweep.dir={sweep}"
-    )
-    assert code == 1 and "Traceback" not in output, output
-    last = output.strip().splitlines()[-1]
-    assert last.startswith(f"error: {sweep}/1: batch_size is 9999")
-    assert sorted(path.parent.name for path in sweep.glob("*/summary.json")) == ["0", "2"]
-    assert not (sweep / "1").exists()
