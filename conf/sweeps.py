@@ -7,6 +7,7 @@ signal reaches the process that the user has started; the runs look for a file t
 import _thread
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,7 +21,8 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import UserError
-from nas.sweep import FAILURES
+from nas.monitor.console import summary_table
+from nas.sweep import FAILURES, SUMMARY
 
 STOP = ".stop"
 """While it is in the folder of the sweep, its runs save their state and end."""
@@ -128,6 +130,8 @@ def begin(config: DictConfig) -> None:
 def conducting() -> Iterator[None]:
     """Around all that a program does in the process that the user started.
 
+    Says at the end of a sweep how to compare its runs.
+
     Raises:
         SystemExit: the sweep was stopped by a signal, and its runs have ended.
         UserError: runs failed.
@@ -149,6 +153,7 @@ def conducting() -> Iterator[None]:
         print(f"stopped by {_sweep.signal_name}; {how_to_go_on(_sweep.folder)}", file=sys.stderr)
         raise SystemExit(128 + int(signal.Signals[_sweep.signal_name]))
     failed = _sweep.failures()
+    print(_end(_sweep.folder, len(failed)), end="", flush=True)
     if failed:
         others = f"; {len(failed) - 1} more failed: {_sweep.folder / FAILURES}"
         raise UserError(f"{failed[0]}{others if len(failed) > 1 else ''}")
@@ -157,6 +162,19 @@ def conducting() -> Iterator[None]:
 def _follows_failure(error: Exception, sweep: _Sweep) -> bool:
     """Whether it says no more than that runs failed: their errors, or Optuna's of no trial left."""
     return isinstance(error, UserError | ValueError) and bool(sweep.failures())
+
+
+def _end(folder: Path, num_failed: int) -> str:
+    """What is said of a sweep when all its runs have ended; nothing if none left a summary."""
+    num_done = sum(1 for _ in folder.rglob(SUMMARY))
+    if num_done == 0:
+        return ""
+    rows = [
+        ("runs", f"{num_done} done" + (f", {num_failed} failed" if num_failed else "")),
+        ("results", f"{folder}/"),
+        ("next", f"python -m nas.sweep {shlex.quote(str(folder))}"),
+    ]
+    return summary_table(rows, "sweep done") + "\n"
 
 
 def how_to_go_on(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Sweeps in one process: how they end, what fails, what goes on."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,19 @@ def test_a_sweep_over_seeds_gives_a_table(run_program: Run, tmp_path: Path) -> N
     assert len(rows) == 1
     values = [result.metrics["accuracy/genotype_validation"] for result in results]
     assert f"| 3 | {sum(values) / 3:.2f} |" in rows[0]
+    end = output[output.index("sweep done") :]
+    assert re.search(r"^runs +3 done$", end, re.MULTILINE)
+    (command,) = re.findall(r"^next +python -m nas\.sweep (.+)$", end, re.MULTILINE)
+    assert command == str(sweep)
+
+
+def test_a_sweep_that_leaves_nothing_to_compare_names_no_command(
+    run_program: Run, tmp_path: Path
+) -> None:
+    code, output = run_program(
+        "search", "-m", *TINY_SEARCH, "batch_size=9999", f"hydra.sweep.dir={tmp_path}/sweep"
+    )
+    assert code == 1 and "nas.sweep" not in output, output
 
 
 def test_a_sweep_that_was_cut_off_goes_on_with_what_is_missing(
@@ -71,6 +85,8 @@ def test_a_run_that_fails_leaves_the_others_of_its_sweep_alone(
     assert line == output.strip().splitlines()[-1]
     assert line.startswith(f"error: {sweep}/1 (batch_size=9999): batch_size is 9999")
     assert line.endswith(f"; 1 more failed: {sweep}/failures.txt")
+    assert re.search(r"^runs +2 done, 2 failed$", output, re.MULTILINE)
+    assert f"python -m nas.sweep {sweep}" in output
     assert sorted(path.parent.name for path in sweep.glob("*/summary.json")) == ["0", "2"]
     assert not (sweep / "1").exists() and not (sweep / "3").exists()
 

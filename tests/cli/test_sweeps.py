@@ -89,6 +89,7 @@ def test_a_sweep_is_stopped_and_goes_on_whatever_launches_it(
     failure = f"{sweep}/1 (batch_size=9999): batch_size is 9999"
     assert last.startswith(f"error: {failure}") and "Error executing" not in output
     assert (sweep / "failures.txt").read_text().startswith(failure)
+    assert f"python -m nas.sweep {sweep}" in output
     assert sorted(path.parent.name for path in sweep.glob("*/summary.json")) == list(good)
     assert not (sweep / "1").exists()
     if launcher != "joblib":
