@@ -123,6 +123,18 @@ def test_optuna_goes_on_with_the_trials_that_are_missing(tmp_path: Path) -> None
     assert values and 0 <= values[0] <= 100
 
 
+def test_optuna_without_a_trial_that_ended_well_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    fixed = [setting for setting in TINY_SEARCH if not setting.startswith("batch_size")]
+    swept = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "batch_size=choice(9999)")
+    folder = f"hydra.sweep.dir={tmp_path}"
+    process = start_program("search", "-m", *fixed, *swept, folder)
+    output, _ = process.communicate()
+    assert process.returncode == 1, output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}/0 (batch_size=9999): batch_size is 9999"), output
+
+
 @pytest.mark.parametrize("override", sweeps.EXTRAS)
 def test_what_is_not_installed_is_one_line(
     run_program: Run, monkeypatch: pytest.MonkeyPatch, override: str
