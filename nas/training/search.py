@@ -150,7 +150,8 @@ class Search(Loop):
 
     def _train_step(self, batch: Batch) -> int:
         learns = self._trains_logits
-        result = self.bilevel.step(self.step_in_epoch, batch, self._batches, learn_logits=learns)
+        # By the steps of the run: an epoch may have fewer than a round.
+        result = self.bilevel.step(self.step, batch, self._batches, learn_logits=learns)
         for weights_result in result.weights:
             self.train.add(weights_result)
         for logits_result in result.logits:

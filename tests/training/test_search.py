@@ -8,6 +8,7 @@ import pytest
 import torch
 from search_helpers import make_search
 
+from nas.bilevel import StepResult
 from nas.training.search import Search
 
 
@@ -21,6 +22,23 @@ def test_unsampled_operations_are_left_alone_unless_it_is_asked_for(
     search.learner.update_weights(next(iter(search.data.train.epoch(0))))
     moved = [not torch.equal(p, was) for p, was in zip(parameters, before, strict=True)]
     assert any(moved) and all(moved) == update_unsampled
+
+
+@pytest.mark.parametrize("order", ["weights_first", "logits_first"])
+def test_a_round_that_is_longer_than_an_epoch_ends_in_the_next(tmp_path: Path, order: str) -> None:
+    search = make_search(tmp_path, "epochs=4", "bilevel.weight_steps=7", f"bilevel.order={order}")
+    assert search.data.train.num_batches == 4  # fewer than the 7 steps of a round
+    updates: list[int] = []
+    bilevel_step = search.bilevel.step
+
+    def step(*args: Any, **named: Any) -> StepResult:
+        result = bilevel_step(*args, **named)
+        updates.extend(search.step for _ in result.logits)
+        return result
+
+    search.bilevel.step = step  # type: ignore[method-assign]
+    search.run()
+    assert updates == ([6, 13] if order == "weights_first" else [0, 7, 14])
 
 
 # Collapse
