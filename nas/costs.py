@@ -124,8 +124,12 @@ class LinearCost:
     costs: tuple[float, ...]
 
     def expected(self, probabilities: Tensor) -> Tensor:
-        """The mean over architectures drawn with `probabilities` `[N, K]`, with their graph."""
-        return self.base + (probabilities.double() * self.effects).sum()
+        """The mean over architectures drawn with `probabilities` `[N, K]`, with their graph.
+
+        They may have more columns, for longer rows below (the inputs of nodes); those are 0.
+        """
+        known = probabilities[:, : self.effects.shape[1]]
+        return self.base + (known.double() * self.effects).sum()
 
 
 def fit_linear(

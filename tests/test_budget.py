@@ -27,6 +27,7 @@ from nas.costs import COSTS, CostModel, fit_linear
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.spaces import DARTS
+from nas.spaces.darts import OPERATIONS as DARTS_OPERATIONS
 from nas.supernet import Supernet
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
@@ -164,15 +165,29 @@ def test_logits_that_descend_meet_the_budget_and_no_more(target: float) -> None:
         assert budget.multiplier > 0 and found == pytest.approx(target, rel=0.03)
 
 
-def test_the_inputs_of_nodes_are_no_cost() -> None:
+@pytest.mark.parametrize("num_operations", [2, 8])  # a node has up to three inputs
+def test_the_inputs_of_nodes_are_no_cost(num_operations: int) -> None:
     space = DARTS(
-        in_channels=3, num_classes=4, channels=4, cells=3, nodes=2, edge_normalization=True
+        in_channels=3,
+        num_classes=4,
+        channels=4,
+        cells=3,
+        nodes=2,
+        operations=DARTS_OPERATIONS[-num_operations:],
+        edge_normalization=True,
     )
     supernet = Supernet(space.build_supernet(), torch.Generator().manual_seed(0))
     count = CostModel(space.build_network, COSTS.get("parameters"), 3, 8)
     linear = fit_linear(space, supernet.choices, count, torch.Generator().manual_seed(0))
     budget = Budget("parameters", "", count, linear, Range(1, 2, 3), 1000, 0.1)
     budget.multiplier = 1.0
+    with torch.no_grad():  # all edges take the first operation: the cost of one architecture
+        supernet.logits[: supernet.num_choices, 0] = 1e3
+    taken = torch.zeros(supernet.num_choices, num_operations, dtype=torch.float64)
+    taken[:, 0] = 1
+    assert expected_cost(budget, supernet) == pytest.approx(float(linear.expected(taken)))
+    with torch.no_grad():
+        supernet.logits.zero_()
     budget.add_gradient(supernet)
     assert supernet.logits.grad is not None
     assert supernet.logits.grad[: supernet.num_choices].any()
