@@ -233,8 +233,8 @@ class Repeat(Decision):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Those that can be run."""
-        return list(self.children())
+        """Those that can be run; a module that was given twice comes twice."""
+        return [block for block in self._modules.values() if block is not None]
 
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is None:

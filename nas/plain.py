@@ -74,8 +74,10 @@ def _plain(module: nn.Module, known: dict[nn.Module, nn.Module], inherit: bool) 
             if isinstance(before, ELASTIC) and not inherit:
                 derived.reset_parameters()  # type: ignore[operator]
         known[module] = known[derived] = derived
-        for name, child in derived.named_children():
-            setattr(derived, name, _plain(child, known, inherit))
+        # Not named_children, which passes over a module that has come before.
+        for name, child in list(derived._modules.items()):
+            if child is not None:
+                setattr(derived, name, _plain(child, known, inherit))
         for name, value in list(vars(derived).items()):
             if isinstance(value, Value):
                 setattr(derived, name, FixedValue(value.value))

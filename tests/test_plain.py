@@ -97,6 +97,17 @@ def test_a_module_that_is_used_twice_stays_one() -> None:
     assert sum(p.numel() for p in plain.parameters()) == 4 * 4 + 4 + 4 * 5 + 5
 
 
+def test_a_module_with_two_names_is_derived_under_both() -> None:
+    act = Choice({"relu": nn.ReLU(), "tanh": nn.Tanh()}, "act")
+    model = nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act)
+    plain = nas.derive(model, {"act": "tanh"})
+    assert not any(isinstance(module, Decision) for module in plain.modules())
+    assert isinstance(plain, nn.Sequential) and plain[1] is plain[3]
+    decide(model, {"act": "tanh"})
+    x = torch.randn(2, 3)
+    assert torch.equal(plain(x), model(x))
+
+
 def test_without_inheritance_sizes_start_anew() -> None:
     model = build("small")
     genotype = {name: modules[0].options[-1] for name, modules in decisions(model).items()}
@@ -180,6 +191,16 @@ def test_repeat_runs_the_first_blocks_or_weighs_all_depths() -> None:
     found = mixed(repeat, 0.2, 0.3, 0.5)(x)
     torch.testing.assert_close(found, 0.2 * x + 0.3 * after[2] + 0.5 * after[3])
     torch.testing.assert_close(mixed(repeat, None, 1.0, None)(x), after[2])
+
+
+def test_one_block_may_be_repeated() -> None:
+    block, x = nn.Linear(3, 3), torch.randn(2, 3)
+    repeat = Repeat([block, block, block], [1, 3], "depth")
+    repeat.select(1)
+    assert torch.equal(repeat(x), block(block(block(x))))
+    assert torch.equal(repeat.derived()(x), repeat(x))
+    repeat.mix(torch.tensor([0.25, 0.75]).unbind())
+    torch.testing.assert_close(repeat(x), 0.25 * block(x) + 0.75 * block(block(block(x))))
 
 
 @pytest.mark.parametrize("depths", [[-1, 1], [1, 3]])
