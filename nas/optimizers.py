@@ -150,7 +150,7 @@ class Updater:
                 check_finite(norm.item(), "gradient norm")
         if self._update_unsampled:
             for parameter in self.parameters:
-                if parameter.grad is None:
+                if parameter.grad is None and parameter.requires_grad:  # not what a user has frozen
                     parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.zero_grad()

@@ -195,6 +195,14 @@ def test_unsampled_parameters_can_be_updated_as_by_zero_gradients(name: str, lim
             assert a.grad is None
 
 
+def test_parameters_that_are_frozen_stay_whatever_is_set() -> None:
+    trained, frozen = torch.ones(2, requires_grad=True), torch.ones(2)
+    chosen = OptimizerSettings(weight_decay=0.1)
+    updater = Updater([trained, frozen], chosen, update_unsampled=True)
+    updater.step()
+    assert torch.equal(frozen, torch.ones(2)) and not torch.equal(trained, torch.ones(2))
+
+
 def test_without_decay_or_momentum_unsampled_parameters_stay() -> None:
     found = parameters()
     chosen = OptimizerSettings(weight_decay=0.0, momentum=0.0)
