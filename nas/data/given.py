@@ -78,14 +78,42 @@ def images_of(pair: Any, name: str = "images") -> Images:
         given, labels = pair
     except (TypeError, ValueError):
         raise UserError(f"{name}: must be a pair (pixels, labels)") from None
-    pixels = _pixels(torch.as_tensor(np.asarray(given)), name)
-    values, places = np.unique(np.asarray(labels), return_inverse=True)
+    pixels = _pixels(_numbers(given, name), name)
+    named = _array(labels, f"{name}: labels")
+    try:
+        values, places = np.unique(named, return_inverse=True)
+    except TypeError:  # numbers beside names, or None
+        raise UserError(f"{name}: labels must be all numbers or all names") from None
     if places.ndim != 1 or len(places) != len(pixels):
         raise UserError(
-            f"{name}: labels of the shape {list(np.shape(labels))} for {len(pixels)} images; give "
+            f"{name}: labels of the shape {list(named.shape)} for {len(pixels)} images; give "
             "one number or name for each image"
         )
+    if named.dtype.kind == "f" and np.isnan(named).any():
+        raise UserError(f"{name}: a label is NaN; leave out images that have none")
     return Images(pixels, torch.from_numpy(places.astype(np.int64)), tuple(map(str, values)))
+
+
+def _array(given: Any, name: str) -> np.ndarray[Any, Any]:
+    """What NumPy makes of `given`, on the host."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.float() if given.dtype == torch.bfloat16 else given  # NumPy has none
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError):  # rows of different lengths
+        raise UserError(f"{name}: cannot be made one array: all must have one shape") from None
+
+
+def _numbers(given: Any, name: str) -> Tensor:
+    """The pixels as a tensor, in a type that PyTorch can count with."""
+    array = _array(given, f"{name}: pixels")
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{name}: pixels of the type {array.dtype}; must be numbers")
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        array = array.astype(np.int64)
+    # In the byte order of this machine, and not mirrored by a negative stride.
+    return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def _pixels(given: Tensor, name: str) -> Tensor:

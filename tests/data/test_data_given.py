@@ -28,6 +28,24 @@ def test_every_layout_becomes_channels_first(pixels: Any, shape: tuple[int, ...]
     assert images.pixels.shape == (4, *shape) and images.pixels.dtype == torch.uint8
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.astype(np.uint16),
+        lambda x: x.astype(np.uint64),
+        lambda x: x.astype(">i4"),
+        lambda x: x[:, ::-1].copy()[:, ::-1],
+        lambda x: torch.tensor(x / 255.0, requires_grad=True),
+        lambda x: torch.tensor(x / 255.0).bfloat16(),
+    ],
+)
+def test_every_type_of_numbers_becomes_the_same_bytes(change: Any) -> None:
+    pixels = np.array([0, 255, 51, 204], np.uint8).reshape(1, 2, 2).repeat(4, 0)
+    found = images_of((change(pixels), torch.tensor(LABELS, dtype=torch.int32)))
+    # In bf16 a byte is off by up to 2^-9 of itself.
+    torch.testing.assert_close(found.pixels[:, 0], torch.tensor(pixels), atol=1, rtol=0)
+
+
 def test_floats_are_shares_of_white_and_labels_are_classes_in_order() -> None:
     images = images_of((np.array([0.0, 0.5, 1.0]).reshape(3, 1, 1), np.array(["b", "a", "b"])))
     assert images.pixels.flatten().tolist() == [0, 128, 255]
@@ -43,6 +61,11 @@ def test_floats_are_shares_of_white_and_labels_are_classes_in_order() -> None:
         ((np.full((4, 5, 5), 255.0), LABELS), "pixels from 255 to 255; must be whole numbers"),
         ((np.full((4, 5, 5), -1), LABELS), "not normalised"),
         ((np.full((4, 5, 5), np.nan), LABELS), "not normalised"),
+        ((np.zeros((4, 5, 5), object), LABELS), "pixels of the type object; must be numbers"),
+        ((np.zeros((4, 5, 5), complex), LABELS), "pixels of the type complex128; must be"),
+        (([np.zeros((5, 5)), np.zeros((4, 5))], [0, 1]), "pixels: cannot be made one array"),
+        ((np.zeros((4, 5, 5)), [0, 1, "a", None]), "labels must be all numbers or all names"),
+        ((np.zeros((4, 5, 5)), [0, 1, 2, np.nan]), "a label is NaN"),
         ((np.zeros((4, 5, 5)), [0, 1]), r"labels of the shape \[2\] for 4 images"),
     ],
 )
