@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas.bilevel import Batch
 from nas.finite import check_finite
+from nas.recalibration import generators_restored
 from nas.spaces import SearchSpace
 from nas.supernet import Supernet
 
@@ -45,7 +47,10 @@ def dominant_eigenvalue(space: SearchSpace, supernet: Supernet, loss: Loss, batc
     images, labels = batch
     logits = supernet.logits.detach().clone().requires_grad_()
     weights = logits.masked_fill(supernet.masked, float("-inf")).softmax(-1)
-    value = loss(_plain_twin(space, supernet).mixture(images, weights), labels)
+    twin = _plain_twin(space, supernet)
+    # Fused attention has no second derivative.
+    with generators_restored(supernet.device), sdpa_kernel(SDPBackend.MATH):
+        value = loss(twin.mixture(images, weights), labels)
     check_finite(float(value.detach()), "loss of the mixture of all operations")
     if not value.requires_grad:  # no choice reaches it
         return 0.0

@@ -29,6 +29,13 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+@contextmanager
+def generators_restored(device: torch.device) -> Iterator[None]:
+    """Puts PyTorch's global generators back: whoever only looks moves no dropout of real steps."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
 def recalibrate(model: nn.Module, run: Callable[[Batch], object], batches: Iterable[Batch]) -> None:
     """Replaces the running statistics by their mean over `batches`; leaves `model` in training.
 

@@ -7,19 +7,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from supernet_helpers import SETTINGS, SPACES, batch, build, generator, loss_of
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nas.choice import Choice
+from nas.choice import Choice, Decision
 from nas.curvature import dominant_eigenvalue, largest_eigenvalue
 from nas.finite import NonFiniteLossError
 from nas.fused import accelerate
-from nas.spaces import DARTS, NASBench201, SearchSpace
+from nas.spaces import DARTS, Custom, NASBench201, SearchSpace, ViT
 from nas.supernet import Supernet
 
 CPU = torch.device("cpu")
 MORE_SPACES: dict[str, SearchSpace] = {
     "partial": NASBench201(
         in_channels=3, num_classes=4, channels=4, cells_per_stage=1, partial_channels=2
+    ),
+    "vit": ViT(
+        in_channels=3,
+        num_classes=4,
+        head_dim=2,
+        embeddings=(4, 8),
+        depths=(1, 2),
+        heads=(1, 2),
+        mlp_ratios=(1, 2),
     ),
     "pool_norm": DARTS(in_channels=3, num_classes=4, channels=4, cells=3, nodes=2, pool_norm=True),
 }
@@ -90,11 +100,12 @@ def hessian(supernet: Supernet, data: tuple[Tensor, Tensor]) -> Tensor:
         weights = logits.masked_fill(supernet.masked, -torch.inf).softmax(-1)
         rows = dict(zip(supernet.names, weights.unbind(), strict=True))
         for choice in supernet.model.modules():
-            if isinstance(choice, Choice):
-                choice.mix(rows[choice.name].unbind())
+            if isinstance(choice, Decision):
+                choice.mix(rows[choice.name][: len(choice.options)].unbind())
         return loss_of(supernet.model(data[0]), data[1])
 
-    found = torch.autograd.functional.hessian(loss, supernet.logits.detach())
+    with sdpa_kernel(SDPBackend.MATH):
+        found = torch.autograd.functional.hessian(loss, supernet.logits.detach())
     present = ~supernet.masked
     assert isinstance(found, Tensor)
     return found[present][:, present]
@@ -139,6 +150,19 @@ def test_nothing_of_the_supernet_changes_and_no_generator_moves() -> None:
     assert all(p.requires_grad and p.grad is None for p in supernet.model.parameters())
     assert supernet.logits.grad is None
     assert first == dominant_eigenvalue(space, supernet, loss_of, batch())
+
+
+def net_with_dropout(num_classes: int) -> nn.Module:
+    options = {"relu": nn.ReLU(), "tanh": nn.Tanh()}
+    layers = (nn.Flatten(), nn.Linear(3 * 8 * 8, 8), Choice(options, "act"), nn.Dropout())
+    return nn.Sequential(*layers, nn.Linear(8, num_classes))
+
+
+def test_dropout_of_the_model_moves_no_generator() -> None:
+    space = Custom(in_channels=3, num_classes=4, model=net_with_dropout)
+    supernet, state = build(space), torch.get_rng_state()
+    assert dominant_eigenvalue(space, supernet, loss_of, batch()) != 0
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_there_is_no_curvature_where_no_operation_is_left() -> None:
