@@ -135,14 +135,15 @@ def test_a_score_is_that_of_the_architectures_own_statistics(
     assert found == pytest.approx(score_by_hand(search, num_batches), abs=0.5)
 
 
-@pytest.mark.parametrize("kernels", ["plain", "fused"])
+@pytest.mark.parametrize(("kernels", "dropout"), [("plain", 0.0), ("fused", 0.0), ("plain", 0.5)])
 def test_training_goes_on_to_the_bit_as_if_nothing_had_been_scored(
-    tmp_path: Path, kernels: str
+    tmp_path: Path, kernels: str, dropout: float
 ) -> None:
     states = []
     for name, every in (("often", 1), ("never", 9)):
         overrides = (*TRACKED, f"kernels={kernels}", f"evaluate_every_epochs={every}")
         search = make_search(tmp_path / name, *overrides)
+        search.supernet.model.stem.append(nn.Dropout(dropout))  # type: ignore[operator, union-attr]
         search.run()
         states.append(search._state())
     first, second = states

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import torch
@@ -23,7 +24,7 @@ from nas.genotype_text import genotype_text, short_text
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
-from nas.recalibration import buffers_restored, recalibrate
+from nas.recalibration import buffers_restored, generators_restored, recalibrate
 from nas.samplers import SampleSource, linear_temperature
 from nas.spaces import SearchSpace
 from nas.supernet import Sample
@@ -307,7 +308,9 @@ class Search(Loop):
         with torch.no_grad(), buffers_restored(model) if num_batches else nullcontext():
             if num_batches:
                 batches = islice(self.data.train.epoch(0), num_batches)
-                recalibrate(model, lambda batch: self.learner.weights_loss(batch, sample), batches)
+                run = partial(self.learner.weights_loss, sample=sample)
+                with generators_restored(self.supernet.device):
+                    recalibrate(model, run, batches)
                 self.ranks.average_buffers([model])
             model.eval()
             for batch in self.data.validation_eval.epoch(0):
