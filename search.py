@@ -20,6 +20,7 @@ from conf.build import (
     build_budget,
     build_space,
     check_ranks,
+    check_scores,
     finals_of,
     read_table,
     schedule_of,
@@ -118,6 +119,7 @@ def build(config: SearchConfig, launched: Launch) -> Search:
     finals_of(config, space)  # sizes that it does not have are told before the search
     table = read_table(config)
     model = to_device(space.build_supernet(), device, config.channels_last)
+    check_scores(config, model)
     if config.sync_batch_norm:  # before the fast kernels, which leave such norms alone
         model = synchronise_batch_norm(model, ranks, device)
     supernet = Supernet(ready_model(config, space, model, data), generator)

@@ -33,6 +33,7 @@ from nas.network import build_network, check_sizes
 from nas.ops import OPERATIONS, Norm
 from nas.optimizers import Updater
 from nas.samplers import SampleSource
+from nas.scores import check_score
 from nas.spaces import SPACES, Custom, SearchSpace, nasbench201
 from nas.training.finals import Finals
 from nas.training.retrain import Recipe
@@ -244,6 +245,18 @@ def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
         seed=config.seed,
         channels_last=config.channels_last,
     )
+
+
+def check_scores(config: SearchConfig, model: nn.Module) -> None:
+    """Checks that the training-free scores that are asked for tell networks of `model` apart.
+
+    Raises:
+        UserError: one does not.
+    """
+    if config.warm_start.score is not None:
+        check_score(config.warm_start.score, model, "warm_start.score")
+    for judge in getattr(config.derive, "judges", ()):
+        check_score(judge, model, "derive.judges")
 
 
 def sizes_of(config: NetworkConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel import Batch
+from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.network import network_cost
 from nas.registry import Registry
@@ -21,6 +22,9 @@ Score = Callable[[nn.Module, Batch], float]
 """(network as initialised, images `[B, C, H, W]` and labels) -> score, higher is better."""
 
 SCORES: Registry[Score] = Registry("score")
+
+_RELUS = (nn.ReLU, nn.ReLU6)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 @SCORES.register("parameters")
@@ -41,7 +45,7 @@ def naswot(network: nn.Module, batch: Batch) -> float:
     """How differently the ReLUs see the images of a batch (Mellor et al., 2021, arXiv:2006.04647).
 
     log |det K| where `K[i, j]` counts the ReLUs that images i and j either both or neither make
-    active; -inf where two images look the same.
+    active; -inf where two images look the same. Of a ReLU6 only the lower bend counts.
     """
     images = batch[0]
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
@@ -52,7 +56,7 @@ def naswot(network: nn.Module, batch: Batch) -> float:
         # Exact in float32: whole numbers, far below 2^24 for each layer.
         kernel.add_((active @ active.T + idle @ idle.T).to(kernel))
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.ReLU)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, _RELUS)]
     try:
         with torch.no_grad():
             network(images)
@@ -68,11 +72,17 @@ def synflow(network: nn.Module, batch: Batch) -> float:
     """log of the synaptic flow (Tanaka et al., 2020, arXiv:2006.05467), which sees no data.
 
     `sum(w dR/dw)`, R the sum of the outputs for an image of ones, with the absolute values of the
-    weights and without batch norm (Abdelfattah et al., 2021, arXiv:2101.08134, for architectures).
+    weights and without norms (Abdelfattah et al., 2021, arXiv:2101.08134, for architectures). ReLU6
+    is not cut off at 6 either: all units of such a network would end there, without a gradient.
     """
     network = network.double()  # products of many layers leave the range of float32
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_hook(lambda _, inputs, __: inputs[0]) for norm in norms]
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, _NORMS):
+            hooks.append(module.register_forward_hook(lambda _, inputs, __: inputs[0]))
+        elif isinstance(module, nn.ReLU6):
+            module.inplace = False
+            hooks.append(module.register_forward_hook(lambda _, inputs, __: inputs[0].relu()))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
@@ -86,6 +96,24 @@ def synflow(network: nn.Module, batch: Batch) -> float:
         if parameter.grad is not None:  # an edge that reaches nothing has none
             flow += float((parameter.detach() * parameter.grad).sum())
     return math.log(flow) if flow > 0 else -math.inf
+
+
+def check_score(name: str, model: nn.Module, key: str) -> None:
+    """Refuses a score that would say the same of all architectures.
+
+    Args:
+        name: Of the score.
+        model: The supernet.
+        key: The setting that asks for the score.
+
+    Raises:
+        UserError: it would.
+    """
+    if name == "naswot" and not any(isinstance(module, _RELUS) for module in model.modules()):
+        raise UserError(
+            f"{key}: naswot sees what layers of nn.ReLU and nn.ReLU6 do, the networks have none: "
+            "take another score"
+        )
 
 
 class TrainingFree:

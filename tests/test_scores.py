@@ -1,6 +1,7 @@
 """Training-free scores against direct formulas."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.genotype_text import parse_nasbench201
-from nas.scores import SCORES, TrainingFree
-from nas.spaces import DARTS, NASBench201
+from nas.scores import SCORES, TrainingFree, check_score
+from nas.spaces import DARTS, MobileNet, NASBench201, ViT
 
 SPACE = NASBench201(in_channels=3, num_classes=10, channels=4, cells_per_stage=1)
 
@@ -93,6 +94,54 @@ def test_scores_of_the_darts_space() -> None:
               for s in range(t)}  # fmt: skip
     scorer = TrainingFree(space, batch(), seed=0)
     assert all(math.isfinite(scorer(name, space.derive(scores))) for name in SCORES)
+
+
+MOBILENET = MobileNet(
+    in_channels=3,
+    num_classes=10,
+    stem_channels=8,
+    stem_stride=1,
+    channels=(8, 16),
+    layers=(2, 2),
+    strides=(1, 2),
+    head_channels=16,
+)
+VIT = ViT(in_channels=3, num_classes=10, head_dim=4, embeddings=(8, 16), depths=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [(MOBILENET, "naswot"), (MOBILENET, "synflow"), (VIT, "synflow")]
+)
+def test_scores_tell_networks_of_other_activations_and_norms_apart(
+    space: MobileNet | ViT, name: str
+) -> None:
+    scorer, rows = TrainingFree(space, batch(), seed=0), space._options.items()
+    small = space.derive({n: torch.arange(len(row)).flip(0).float() for n, row in rows})
+    large = replace(small, choices={**small.choices, **{n: row[-1] for n, row in rows}})
+    if space is MOBILENET:  # the last option skips the layer
+        small, large = large, replace(small, choices={n: "k7_e6" for n, _ in rows})
+    assert all(map(math.isfinite, (scorer(name, small), scorer(name, large))))
+    assert scorer(name, small) < scorer(name, large)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_synflow_does_not_cut_relu6_off(inplace: bool) -> None:
+    model, data = network(), batch()
+    expected = SCORES.get("synflow")(network(), data)
+    model[2], model[4] = nn.ReLU6(inplace), nn.ReLU6(inplace)
+    with torch.no_grad():  # far beyond 6
+        model[0].weight.mul_(1e3)
+    # Every layer's flow is linear in the first weights but for the biases, which are small.
+    found = SCORES.get("synflow")(model, data)
+    assert found == pytest.approx(expected + math.log(1e3), abs=0.5)
+
+
+def test_naswot_without_a_relu_is_refused() -> None:
+    with pytest.raises(UserError, match=r"derive.judges: naswot sees what layers of nn.ReLU"):
+        check_score("naswot", VIT.build_supernet(), "derive.judges")
+    for space in (SPACE, MOBILENET):
+        check_score("naswot", space.build_supernet(), "derive.judges")
+    check_score("synflow", VIT.build_supernet(), "derive.judges")
 
 
 def test_an_unknown_score() -> None:
