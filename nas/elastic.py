@@ -8,6 +8,7 @@ While sizes are mixed the layer runs at its largest, and the mixture of masks we
 out, or the elements of its kernel (FBNetV2, arXiv:2004.05565; Single-Path NAS, arXiv:1904.02877).
 """
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -50,6 +51,12 @@ class Conv2d(nn.Conv2d):
         Raises:
             UserError: sizes that do not go together.
         """
+        for name, value in (("stride", stride), ("dilation", dilation), ("padding", padding)):
+            if not (isinstance(value, Integral) or (name == "padding" and value == SAME)):
+                raise UserError(
+                    f"Conv2d: {name} is {value!r}: must be one number"
+                    + (f", or '{SAME}'" if name == "padding" else "")
+                )
         self._in = whole(in_channels, "Conv2d: in_channels")
         self._out = whole(out_channels, "Conv2d: out_channels")
         self._kernel = whole(kernel_size, "Conv2d: kernel_size")
@@ -71,6 +78,12 @@ class Conv2d(nn.Conv2d):
             raise UserError(
                 f"Conv2d: kernel sizes {self._kernel.possible} give outputs of different sizes: "
                 "they must be odd, with padding='same'"
+            )
+        # An even stride may be meant: patches of 2x2 pixels.
+        if padding == SAME and stride % 2 and dilation * (self._kernel.largest - 1) % 2:
+            raise UserError(
+                f"Conv2d: padding='same' on both sides needs an odd kernel at stride {stride}, got "
+                f"{self._kernel.largest}"
             )
         super().__init__(
             int(self._in.largest),

@@ -7,6 +7,7 @@ The layers of `nas.elastic` take them as sizes and share one set of weights betw
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import prod
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +142,10 @@ def whole(size: Size, what: str) -> Value:
     """`size` as a value that is a whole number of at least 1 whatever is chosen.
 
     Raises:
-        UserError: it can be another; `what` is named.
+        UserError: it can be another, or is no number; `what` is named.
     """
+    if not isinstance(size, Real | _Arithmetic):
+        raise UserError(f"{what} is {size!r}: must be one number, or follow from a ValueChoice")
     value = size._value() if isinstance(size, _Arithmetic) else Value((), lambda: size)
     for possible in value.possible:
         if possible != int(possible) or possible < 1:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -204,6 +205,16 @@ def test_running_statistics_of_the_part_that_is_used_move() -> None:
     assert not layer.running_mean[2:].any() and int(layer.num_batches_tracked) == 1
 
 
+def test_patches_of_an_even_size_may_be_halved() -> None:
+    layer = elastic.ConvNorm2d(3, ValueChoice([2, 4], "c"), 2, stride=2)
+    assert layer(torch.zeros(2, 3, 8, 8)).shape[2:] == (4, 4)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    layer = elastic.Conv2d(np.int64(3), 4, np.int64(3), np.int64(2), np.int64(1))  # type: ignore[arg-type]
+    assert layer(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 4, 4)
+
+
 def test_frozen_weights_and_modes_are_kept() -> None:
     layer = elastic.Linear(ValueChoice([2, 4], "c"), 3).eval()
     layer.weight.requires_grad_(False)
@@ -220,6 +231,16 @@ def test_frozen_weights_and_modes_are_kept() -> None:
         (lambda w: elastic.Conv2d(3, 4, ValueChoice([2, 4]), padding="same"), "must be odd"),
         (lambda w: elastic.Linear(0.6 * w, 4), "in_features can be 2.4: must be a whole number"),
         (lambda w: elastic.LayerNorm(w // 6), "normalized_shape can be 0"),
+        (lambda w: elastic.LayerNorm([4]), r"normalized_shape is \[4\]: must be one number"),  # type: ignore[arg-type]
+        (lambda w: elastic.Conv2d(3, w, (3, 3)), r"kernel_size is \(3, 3\): must be one number"),  # type: ignore[arg-type]
+        (lambda w: elastic.Conv2d(3, w, 3, stride=(1, 2)), r"stride is \(1, 2\): must be one"),  # type: ignore[arg-type]
+        (lambda w: elastic.Conv2d(3, w, 3, dilation=(1, 2)), "dilation is .* must be one number"),  # type: ignore[arg-type]
+        (lambda w: elastic.Conv2d(3, w, 3, padding=(1, 1)), "padding is .* one number, or 'same'"),  # type: ignore[arg-type]
+        (lambda w: elastic.Conv2d(3, w, 3, padding="valid"), "padding is 'valid': must be"),
+        (
+            lambda w: elastic.Conv2d(3, w, 4, padding="same"),
+            "needs an odd kernel at stride 1, got 4",
+        ),
     ],
 )
 def test_sizes_that_do_not_go_together(
