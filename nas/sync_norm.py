@@ -3,17 +3,32 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from nas import elastic
 from nas.distributed import Ranks
+from nas.errors import UserError
 
 
 def synchronise_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
     """`model` with batch norms that normalise by the statistics of the whole batch.
 
     On GPUs they are PyTorch's own, which have no implementation for CPUs.
+
+    Raises:
+        UserError: a batch norm is of a kind for which there is none.
     """
     if ranks.size == 1:
         return model
+    for name, module in model.named_modules():
+        # PyTorch's would take the place of one of open width, and know one width alone.
+        is_open = isinstance(module, elastic.BatchNorm2d)
+        is_known = type(module) is nn.BatchNorm2d or device.type == "cuda"
+        if isinstance(module, _BatchNorm) and (is_open or not is_known):
+            raise UserError(
+                f"sync_batch_norm: there is no such norm for {name}, of the type "
+                f"{type(module).__module__}.{type(module).__name__}: set it to false"
+            )
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return converted
