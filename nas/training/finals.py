@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nas.bilevel import Batch
+from nas.finite import NonFiniteLossError
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
 from nas.local_search import Judged, Jury, Values, local_search, standard_scores
@@ -159,16 +160,24 @@ class _Entrant:
         self._updater = Updater(self._network.parameters(), finals.weights)
         self._learner = run.learner
         self._losses: list[Tensor] = []
+        self._has_diverged = False
 
     def step(self, batch: Batch) -> None:
+        if self._has_diverged:
+            return
         images, labels = batch
         with self._learner.autocast():
             loss = self._learner.loss(self._network(images), labels)
         loss.backward()
-        self._updater.step()
+        try:
+            self._updater.step()
+        except NonFiniteLossError:  # a norm to be clipped; the others go on
+            self._has_diverged = True
         self._losses.append(loss.detach())
 
     def loss(self) -> float:
+        if self._has_diverged:
+            return math.inf
         mean = float(torch.stack(self._losses[len(self._losses) // 2 :]).mean())
         return mean if math.isfinite(mean) else math.inf
 

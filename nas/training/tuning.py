@@ -4,10 +4,12 @@ The accuracy under shared weights says how well the weights suit an architecture
 the training was spent on others. A few steps of its own say how well it trains.
 """
 
+import math
 from itertools import islice
 
 import torch
 
+from nas.finite import NonFiniteLossError
 from nas.genotype import Genotype
 from nas.training.search import Search
 
@@ -19,8 +21,9 @@ LEARNING_RATE_FACTOR = 0.2
 def tuning_loss(run: Search, genotype: Genotype) -> float:
     """The loss per image in the second half of a few steps of `genotype` alone.
 
-    The steps are the same for all: training images from the first on, the optimiser anew. Weights
-    and buffers are put back, so that nobody can tell that anything was asked.
+    Infinite if it diverges. The steps are the same for all: training images from the first on,
+    the optimiser anew. Weights and buffers are put back, so that nobody can tell that anything was
+    asked.
 
     Args:
         run: The finished search.
@@ -39,6 +42,10 @@ def tuning_loss(run: Search, genotype: Genotype) -> float:
                 loss.backward()
                 updater.step()
             losses.append(result.loss)
+    except NonFiniteLossError:  # a norm to be clipped
+        return math.inf
     finally:
+        updater.zero_grad()
         model.load_state_dict(saved)
-    return float(torch.stack(losses[len(losses) // 2 :]).mean())
+    mean = float(torch.stack(losses[len(losses) // 2 :]).mean())
+    return mean if math.isfinite(mean) else math.inf

@@ -83,8 +83,9 @@ def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int
     assert together[0] == together[2] and steps == [3, 3, 3]
 
 
-def test_a_network_that_diverges_is_the_worst(search: Search) -> None:
-    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30))
+@pytest.mark.parametrize("clip_norm", [0.0, 5.0])
+def test_a_network_that_diverges_is_the_worst(search: Search, clip_norm: float) -> None:
+    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30, clip_norm=clip_norm))
     assert train(wild, search, [CONVS], 8) == [math.inf]
 
 

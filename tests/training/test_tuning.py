@@ -1,6 +1,8 @@
 """A few steps from the supernet's weights on, against the steps by hand."""
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,3 +48,18 @@ def test_nobody_can_tell_that_it_was_asked(search: Search) -> None:  # noqa: F81
     assert search.evaluate(CONVS) == before
     assert torch.equal(random, torch.get_rng_state())
     assert search.supernet.logits.grad is None
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 5.0])
+def test_what_diverges_is_the_worst(
+    search: Search,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    clip_norm: float,
+) -> None:
+    updater, model = search.learner.weights, search.supernet.model
+    state = copy.deepcopy(model.state_dict())
+    wild = replace(updater.settings, learning_rate=1e30, clip_norm=clip_norm)
+    monkeypatch.setattr(updater, "settings", wild)
+    assert tuning_loss(search, CONVS) == math.inf
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
