@@ -135,7 +135,7 @@ class WithinBudget:
         self.name, self.never_derived = space.name, space.never_derived
         self.has_cells = space.has_cells
         self.options_of, self.build_supernet = space.options_of, space.build_supernet
-        self.build_network = space.build_network
+        self.build_network, self.key = space.build_network, space.key
 
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
         """The best genotype that the budget allows, for log scores `[K]` by choice name.

@@ -6,7 +6,7 @@ built-in cell spaces consist of; `nas.values` has sizes that are open.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,10 @@ class Decision(nn.Module):
         """Returns `out`, what was decided for, with the gradient that `select` asks for."""
         return out if self._gate is None else gated(out, self._gate, minus_sum=self._minus_sum)
 
+    def parts(self, option: str) -> Iterable[nn.Module]:
+        """The modules inside that `option` runs."""
+        return self.children()
+
     def derived(self) -> nn.Module:
         """The plain module that does what the selected option does."""
         raise NotImplementedError
@@ -162,6 +166,9 @@ class Choice(Decision):
         if not terms:  # `Zero` alone has weight; cells do not come here
             return torch.zeros_like(self.candidates[self._is_zero.index(True)](x))
         return total(terms)
+
+    def parts(self, option: str) -> Iterable[nn.Module]:
+        return (self.candidates[self.options.index(option)],)
 
     def derived(self) -> nn.Module:
         return self.candidates[self._index]
@@ -248,6 +255,9 @@ class Repeat(Decision):
             if depth in by_depth:
                 terms.append(by_depth[depth] * x)
         return total(terms)
+
+    def parts(self, option: str) -> Iterable[nn.Module]:
+        return self.blocks[: self.depths[self.options.index(option)]]
 
     def derived(self) -> nn.Module:
         return nn.Sequential(*self.blocks[: self.depths[self._index]])

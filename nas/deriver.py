@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.edge_normalization import edge_scores
-from nas.genotype import Confidence, Genotype
+from nas.genotype import Confidence, Genotype, Key
 from nas.gumbel import gumbel_noise
 from nas.spaces.space import SearchSpace
 
@@ -36,16 +36,16 @@ def derive_sampled(
 ) -> tuple[Genotype, list[tuple[Genotype, float]]]:
     """The best of `num_samples` genotypes drawn from the probabilities, on validation data.
 
-    Repeated genotypes are evaluated once; ties go to the one drawn first. `on_sample` is called
+    Each architecture is evaluated once; ties go to the one drawn first. `on_sample` is called
     after each draw.
 
     Returns:
         The best genotype, and all distinct ones with their accuracies, best first.
     """
-    found: dict[tuple[tuple[str, str], ...], tuple[Genotype, float]] = {}
+    found: dict[Key, tuple[Genotype, float]] = {}
     for _ in range(num_samples):
         genotype = draw_genotype(space, probabilities, generator)
-        key = tuple(genotype.choices.items())
+        key = space.key(genotype)
         if key not in found:
             found[key] = genotype, evaluate(genotype)
         on_sample()

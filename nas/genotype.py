@@ -16,6 +16,9 @@ from nas.errors import UserError
 
 FORMAT_VERSION = 1
 
+Key = tuple[tuple[str, str], ...]
+"""Choices and their options, sorted: what tells architectures apart."""
+
 Size = int | float | tuple[int | float, ...]
 
 # One spelling an edge (no leading zeros): choices are looked up by name.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.genotype import Genotype
+from nas.genotype import Genotype, Key
 
 Judge = Callable[[Genotype], float]
 """A number that is higher for what it thinks is a better genotype."""
@@ -19,16 +19,19 @@ Judge = Callable[[Genotype], float]
 Values = tuple[float, ...]
 """What several judges say of one genotype."""
 
-Key = tuple[tuple[str, str], ...]
 Values2D = NDArray[np.float64]
 Scale = Callable[[Values2D], Values2D]
 
 
 class Jury:
-    """Several judges, each asked once of every genotype."""
+    """Several judges, each asked once of every architecture."""
 
-    def __init__(self, judges: Sequence[Judge]) -> None:
-        self._judges = judges
+    def __init__(self, judges: Sequence[Judge], key: Callable[[Genotype], Key]) -> None:
+        """Args:
+        judges: Who is asked.
+        key: What tells architectures apart, see `nas.spaces.SearchSpace`.
+        """
+        self._judges, self._key = judges, key
         self._said: dict[Key, Values] = {}
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[Values]:
@@ -36,7 +39,7 @@ class Jury:
         return [self._of(genotype) for genotype in genotypes]
 
     def _of(self, genotype: Genotype) -> Values:
-        key = _key(genotype)
+        key = self._key(genotype)
         if key not in self._said:
             self._said[key] = tuple(judge(genotype) for judge in self._judges)
         return self._said[key]
@@ -116,6 +119,7 @@ def local_search(
     start: Iterable[Genotype],
     neighbours: Callable[[Genotype], Iterable[Genotype]],
     jury: Callable[[Sequence[Genotype]], Sequence[Values]],
+    key: Callable[[Genotype], Key],
     *,
     beam: int,
     max_evaluations: int,
@@ -128,6 +132,7 @@ def local_search(
         start: Where to start from; all of them are judged.
         neighbours: The genotypes one decision away.
         jury: What the judges say; asked of several genotypes at a time, of each once.
+        key: What tells architectures apart: of those of one key the first is looked at.
         beam: How many of the best must have been expanded.
         max_evaluations: Genotypes to judge at most.
         scale: What makes the judges comparable.
@@ -140,23 +145,20 @@ def local_search(
     expanded: set[Key] = set()
 
     def add(genotypes: Iterable[Genotype]) -> None:
-        new = {_key(genotype): genotype for genotype in genotypes}
-        new = {key: genotype for key, genotype in new.items() if key not in pool}
-        taken = list(new)[: max_evaluations - len(pool)]
+        new: dict[Key, Genotype] = {}
+        for genotype in genotypes:
+            new.setdefault(key(genotype), genotype)
+        taken = [of for of in new if of not in pool][: max_evaluations - len(pool)]
         if not taken:
             return
-        said = jury([new[key] for key in taken])
-        pool.update((key, (new[key], values)) for key, values in zip(taken, said, strict=True))
+        said = jury([new[of] for of in taken])
+        pool.update((of, (new[of], values)) for of, values in zip(taken, said, strict=True))
 
     add(start)
     while True:
         ranked = rank(list(pool.values()), scale, weights)
-        unseen = [j.genotype for j in ranked[:beam] if _key(j.genotype) not in expanded]
+        unseen = [j.genotype for j in ranked[:beam] if key(j.genotype) not in expanded]
         if not unseen or len(pool) >= max_evaluations:
             return ranked
-        expanded.add(_key(unseen[0]))
+        expanded.add(key(unseen[0]))
         add(neighbours(unseen[0]))
-
-
-def _key(genotype: Genotype) -> Key:
-    return tuple(sorted(genotype.choices.items()))

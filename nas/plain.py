@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from nas.choice import decisions
+from nas.choice import Decision, decisions
 from nas.elastic import ELASTIC
 from nas.errors import UserError, unknown_name
 from nas.genotype import Genotype
@@ -63,6 +63,29 @@ def check_choices(model: nn.Module, choices: Mapping[str, str]) -> None:
     missing = [name for name in found if name not in choices]
     if missing:
         raise UserError(f"the genotype has no option for the choice '{missing[0]}' of the model")
+
+
+def reached(model: nn.Module, choices: Mapping[str, str]) -> dict[str, str]:
+    """Those of `choices` (option by name of the choice) that the plain model depends on.
+
+    What is open inside candidates and blocks that were not chosen decides nothing.
+    """
+    names: set[str] = set()
+    seen: set[nn.Module] = set()
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        numbers = [value for value in vars(module).values() if isinstance(value, Value)]
+        names.update(source.name for value in numbers for source in value.sources)
+        if isinstance(module, Decision):
+            names.add(module.name)
+            waiting.extend(module.parts(choices[module.name]))
+        else:
+            waiting.extend(module.children())
+    return {name: option for name, option in choices.items() if name in names}
 
 
 def _plain(module: nn.Module, known: dict[nn.Module, nn.Module], inherit: bool) -> nn.Module:

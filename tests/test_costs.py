@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nas.costs import COSTS, CostModel, LinearCost, fit_linear, num_fitted
-from nas.genotype import Genotype
+from nas.genotype import Genotype, Key
 from nas.published import PUBLISHED
 from nas.spaces import DARTS, Custom, NASBench201, SearchSpace
 
@@ -46,6 +46,9 @@ class Table:
             for o in row
             if genotype.choices[n] != o
         ]
+
+    def key(self, genotype: Genotype) -> Key:
+        return tuple(sorted(genotype.choices.items()))
 
     def build_supernet(self) -> nn.Module:
         raise NotImplementedError

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import zscore
 
-from nas.genotype import Genotype
+from nas.genotype import Genotype, Key
 from nas.local_search import Judged, Jury, local_search, rank, standard_scores
 from nas.spaces import DARTS, NASBench201
 from nas.spaces.nasbench201 import cell_edges
@@ -20,6 +20,10 @@ OPERATIONS = ("a", "b", "c")
 
 def genotype(*options: str) -> Genotype:
     return Genotype("toy", OPERATIONS, {f"cell/0->{i}": o for i, o in enumerate(options, 1)})
+
+
+def key(found: Genotype) -> Key:
+    return tuple(found.choices.items())
 
 
 def neighbours(found: Genotype) -> Iterable[Genotype]:
@@ -39,7 +43,7 @@ def test_the_best_of_a_sum_over_the_choices_is_found(table: list[list[float]]) -
         )
 
     ranked = local_search(
-        [genotype(*"aaaa")], neighbours, Jury([judge]), beam=1, max_evaluations=81
+        [genotype(*"aaaa")], neighbours, Jury([judge], key), key, beam=1, max_evaluations=81
     )
     best = max(judge(genotype(*options)) for options in product(OPERATIONS, repeat=4))
     assert judge(ranked[0].genotype) == pytest.approx(best)
@@ -101,12 +105,31 @@ def test_no_genotype_is_judged_twice_and_the_limit_holds() -> None:
         return float(list(found.choices.values()).count("b"))
 
     start = [genotype(*"aaaa"), genotype(*"aaaa"), genotype(*"cccc")]
-    jury = Jury([judge])
-    ranked = local_search(start, neighbours, jury, beam=2, max_evaluations=30)
+    jury = Jury([judge], key)
+    ranked = local_search(start, neighbours, jury, key, beam=2, max_evaluations=30)
     assert len(asked) == len({str(g.choices) for g in asked}) == len(ranked) <= 30
     assert ranked[0].genotype == genotype(*"bbbb")
     assert jury([ranked[0].genotype, genotype(*"abbb")]) == [(4.0,), (3.0,)]
     assert len(asked) == len(ranked)  # both had been asked for
+
+
+def test_of_genotypes_of_one_key_the_first_is_judged() -> None:
+    """The second choice means nothing where the first is `a`."""
+    asked: list[str] = []
+
+    def judge(found: Genotype) -> float:
+        asked.append("".join(found.choices.values()))
+        return 0.0
+
+    def key(found: Genotype) -> Key:
+        first, second = found.choices.items()
+        return (first,) if first[1] == "a" else (first, second)
+
+    start = [genotype(*"ab"), genotype(*"aa"), genotype(*"bb")]
+    jury = Jury([judge], key)
+    ranked = local_search(start, neighbours, jury, key, beam=9, max_evaluations=9)
+    assert asked[:2] == ["ab", "bb"] and len(ranked) == len(asked) == 7
+    assert jury([genotype(*"ac")]) == [(0.0,)] and len(asked) == 7
 
 
 def test_several_genotypes_are_judged_at_a_time() -> None:
@@ -116,7 +139,7 @@ def test_several_genotypes_are_judged_at_a_time() -> None:
         batches.append(len(genotypes))
         return [(float(list(g.choices.values()).count("b")),) for g in genotypes]
 
-    local_search([genotype(*"aa")], neighbours, jury, beam=1, max_evaluations=9)
+    local_search([genotype(*"aa")], neighbours, jury, key, beam=1, max_evaluations=9)
     assert batches == [1, 4, 2, 1]  # aa, its neighbours, what is new around ab, and around bb
 
 
@@ -127,7 +150,7 @@ def test_nobody_is_asked_of_nothing() -> None:
         assert genotypes
         return [(1.0,)] * len(genotypes)
 
-    found = local_search([a, b], lambda _: [a, b], jury, beam=2, max_evaluations=9)
+    found = local_search([a, b], lambda _: [a, b], jury, key, beam=2, max_evaluations=9)
     assert len(found) == 2
 
 
@@ -149,7 +172,7 @@ def test_all_of_the_beam_are_expanded() -> None:
 
     def best(beam: int) -> float:
         found = local_search(
-            [genotype(*"aa")], neighbours, Jury([judge]), beam=beam, max_evaluations=9
+            [genotype(*"aa")], neighbours, Jury([judge], key), key, beam=beam, max_evaluations=9
         )
         return judge(found[0].genotype)
 

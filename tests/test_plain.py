@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from toy_models import Shared, SmallNet
 
 import nas
+from nas import elastic
 from nas.choice import Choice, Decision, InputChoice, Repeat, Take, decisions
 from nas.errors import UserError
-from nas.plain import decide
+from nas.plain import decide, reached
 from nas.supernet import Supernet
 from nas.values import FixedValue, ValueChoice
 
@@ -221,3 +222,44 @@ def test_deciding_lets_go_of_mixtures() -> None:
             mixed(module, *(0.5 for _ in module.options))
     decide(model, genotypes(model)[0])
     assert all(module._weights is None for m in decisions(model).values() for module in m)
+
+
+class Nested(nn.Module):
+    """Choices in blocks and candidates that may be left out, and a number that is used in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ValueChoice([2, 4], "width")
+        self.stem = elastic.ConvNorm2d(1, 4, 3)
+        self.blocks = Repeat([self.block(f"block{i}", width) for i in range(2)], [0, 1, 2], "depth")
+
+    def block(self, name: str, width: ValueChoice) -> nn.Module:
+        narrow = nn.Sequential(elastic.Conv2d(4, width, 1), elastic.Conv2d(width, 4, 1))
+        inner = Choice({"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}, f"{name}_inner")
+        return Choice({"skip": nn.Identity(), "act": inner, "narrow": narrow}, name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.blocks(self.stem(images))
+        return out
+
+
+def test_what_the_plain_model_depends_on() -> None:
+    torch.manual_seed(0)
+    model = Nested().double()
+
+    def outputs(genotype: dict[str, str]) -> Tensor:
+        out: Tensor = nas.derive(model, genotype)(images())
+        return out
+
+    for genotype in genotypes(model):
+        found, expected = reached(model, genotype), outputs(genotype)
+        for name, modules in decisions(model).items():
+            for option in set(modules[0].options) - {genotype[name]}:
+                changed = {**genotype, name: option}
+                assert (name in found) == (reached(model, changed) != found)
+                if name not in found:
+                    assert torch.equal(outputs(changed), expected)
+    everything = dict.fromkeys(("block0", "block1"), "narrow") | {"depth": "2", "width": "2"}
+    unused = dict.fromkeys(("block0_inner", "block1_inner"), "tanh")
+    assert reached(model, everything | unused) == everything
+    assert reached(model, everything | unused | {"depth": "0"}) == {"depth": "0"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.errors import UserError
-from nas.genotype import Edge, Genotype
+from nas.genotype import Edge, Genotype, Key
 from nas.ops import Norm
 from nas.partial import check_partial_channels
 from nas.pending import state_of
@@ -226,6 +226,10 @@ class DARTS:
                 kept = sorted(edges[:INPUTS_KEPT])
                 choices |= {edge.name: self.operations[best[edge]] for edge in kept}
         return Genotype(self.name, self.operations, choices)
+
+    def key(self, genotype: Genotype) -> Key:
+        """All its edges: each leads to the output."""
+        return tuple(sorted(genotype.choices.items()))
 
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
         """The genotypes with another operation on one edge, or with one edge from another node."""

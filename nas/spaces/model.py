@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nas.choice import decisions
 from nas.errors import UserError
-from nas.genotype import Genotype, Size
-from nas.plain import check_choices, derive
+from nas.genotype import Genotype, Key, Size
+from nas.plain import check_choices, derive, reached
 
 
 class ModelSpace(ABC):
@@ -32,10 +32,16 @@ class ModelSpace(ABC):
         """The model with its choices."""
 
     @cached_property
-    def _options(self) -> dict[str, tuple[str, ...]]:
+    def _model(self) -> nn.Module:
+        """The model without weights, its choices named."""
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = self.build_supernet()
-        return {name: modules[0].options for name, modules in decisions(model).items()}
+        decisions(model)
+        return model
+
+    @cached_property
+    def _options(self) -> dict[str, tuple[str, ...]]:
+        return {name: modules[0].options for name, modules in decisions(self._model).items()}
 
     def options_of(self, name: str) -> tuple[str, ...]:
         """The options of choice `name`."""
@@ -61,6 +67,10 @@ class ModelSpace(ABC):
                 if option != present:
                     choices = {**genotype.choices, name: option}
                     yield replace(genotype, choices=choices, confidence={})
+
+    def key(self, genotype: Genotype) -> Key:
+        """The choices but those of blocks and candidates that it leaves out."""
+        return tuple(sorted(reached(self._model, genotype.choices).items()))
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`; sizes that were open are initialised as PyTorch does.

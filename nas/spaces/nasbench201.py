@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.genotype import Edge, Genotype
+from nas.genotype import Edge, Genotype, Key
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
 from nas.partial import check_partial_channels
 from nas.pending import state_of, total
-from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
+from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, live_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, other_operations, parse_edges
 
 NAME = "nasbench201"
@@ -177,6 +177,14 @@ class NASBench201:
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
         """The cells with another operation on one edge."""
         return other_operations(genotype, self.operations)
+
+    def key(self, genotype: Genotype) -> Key:
+        """The operations of the edges between input and output that no `none` cuts off."""
+        edges = cell_edges(self.nodes)
+        present = tuple((e.source, e.target) for e in edges if genotype.choices[e.name] != "none")
+        live = live_edges(present, frozenset({0}), frozenset({self.nodes - 1}))
+        names = [e.name for e in edges if (e.source, e.target) in live]
+        return tuple((name, genotype.choices[name]) for name in names)
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, as in the benchmark: every batch norm is affine.

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.genotype import Edge, Genotype
+from nas.genotype import Edge, Genotype, Key
 from nas.registry import Registry
 
 
@@ -35,6 +35,9 @@ class SearchSpace(Protocol):
 
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
         """The genotypes that one decision separates from `genotype`, without a confidence."""
+
+    def key(self, genotype: Genotype) -> Key:
+        """The choices that its network depends on: genotypes of one key are one architecture."""
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, without a trace of the search.

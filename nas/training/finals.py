@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nas.bilevel import Batch
+from nas.data import Cycle
 from nas.finite import NonFiniteLossError
 from nas.genotype import Genotype
 from nas.genotype_text import genotype_text
@@ -34,9 +35,9 @@ class Finals:
         num_finalists: How many of the best are trained first.
         num_trainings: Trainings at most. After the finalists come the neighbours of the best, as
             long as one of them is better.
-        steps: Of a training, at most one epoch.
+        steps: Of a training.
         num_in_playoff: How many of the best are trained once more, for longer; 0 for none.
-        playoff_steps: Of such a training, at most one epoch.
+        playoff_steps: Of such a training.
         sizes: Sizes of their network by name; what is missing has the space's default.
         weights: Their optimiser; the learning rate stays as it is.
         seed: Of the initial weights, the same for all.
@@ -107,6 +108,7 @@ def hold(
         [judged.genotype for judged in ranked[: finals.num_finalists]],
         neighbours,
         train_and_judge,
+        run.space.key,
         beam=1,
         max_evaluations=finals.num_trainings,
         scale=standard_scores,
@@ -132,14 +134,14 @@ def train(
 ) -> list[float]:
     """The loss per image of each genotype's network in the second half of its steps.
 
-    No image comes twice, so each loss is that of images not seen before (prequential); summed over
-    a training it ranks architectures better than the accuracy after it does (Ru et al., 2021,
-    "Speedy Performance Estimation for Neural Architecture Search", arXiv:2006.04492). A network
-    that diverges has an infinite one.
+    Summed over a training it ranks architectures better than the accuracy after it does (Ru et al.,
+    2021, "Speedy Performance Estimation for Neural Architecture Search", arXiv:2006.04492). Within
+    one epoch each loss is that of images not seen before. A network that diverges has an infinite
+    one.
     """
     entrants = [_Entrant(finals, run, genotype) for genotype in genotypes]
     with _side_by_side(run.supernet.device) as for_each:
-        for batch in islice(run.data.train.epoch(0), steps):
+        for batch in islice(Cycle(run.data.train), steps):
             for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), entrants):
                 pass
             on_step(len(entrants))

@@ -47,7 +47,7 @@ def find_front(
         genotypes.append(derive_argmax(within, learnt))
         for probabilities in (learnt, uniform) * DRAWS:
             genotypes.append(draw_genotype(within, probabilities, run.source.generator))
-    distinct = {tuple(sorted(genotype.choices.items())): genotype for genotype in genotypes}
+    distinct = {run.space.key(genotype): genotype for genotype in genotypes}
     points = []
     with Progress(len(distinct), unit="genotype") as progress:
         for number, genotype in enumerate(distinct.values(), 1):

@@ -117,7 +117,7 @@ def by_local_search(
 
     start = [derive_argmax(space, probabilities)]
     start += [draw_genotype(space, probabilities, run.source.generator) for _ in range(num_samples)]
-    jury = Jury([judge(name) for name in judges])
+    jury = Jury([judge(name) for name in judges], space.key)
     with Progress(max_evaluations, unit="genotype") as progress:
 
         def ask(genotypes: Sequence[Genotype]) -> list[Values]:
@@ -127,7 +127,9 @@ def by_local_search(
                 progress.advance()
             return said
 
-        ranked = local_search(start, neighbours, ask, beam=beam, max_evaluations=max_evaluations)
+        ranked = local_search(
+            start, neighbours, ask, space.key, beam=beam, max_evaluations=max_evaluations
+        )
     if finals is not None:
         with Progress(finals.max_steps) as progress:
             ranked = hold(finals, run, ranked, jury, neighbours, progress.advance, progress.line)

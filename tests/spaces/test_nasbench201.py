@@ -147,6 +147,21 @@ def test_supernet_learns_under_any_sample_and_derives_a_network(
     assert variant.build_network(genotype)(images).shape == (3, 4)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_cells_of_one_key_compute_the_same(seed: int) -> None:
+    torch.manual_seed(0)
+    small = space(channels=2, cells_per_stage=1)
+    supernet = Supernet(small.build_supernet().double(), torch.Generator().manual_seed(0))
+    images = torch.randn(3, small.in_channels, 8, 8, dtype=torch.float64)
+    choices = random_choices(supernet, seed)
+    genotype = Genotype("nasbench201", OPERATIONS, choices)
+    key, out = small.key(genotype), supernet.forward(images, supernet.fixed(choices))
+    assert set(key) <= set(choices.items()) and "none" not in dict(key).values()
+    for other in small.neighbours(genotype):
+        is_same = torch.equal(supernet.forward(images, supernet.fixed(other.choices)), out)
+        assert is_same == (small.key(other) == key), other.choices
+
+
 def test_cell_of_nones_cuts_every_path() -> None:
     genotype = parse_nasbench201(cell("000000"))
     network = space().build_network(genotype).eval()

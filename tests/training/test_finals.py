@@ -17,6 +17,7 @@ from nas.genotype_text import genotype_text, parse_nasbench201
 from nas.local_search import Judged, Jury
 from nas.network import build_network
 from nas.optimizers import OptimizerSettings
+from nas.spaces import NASBench201
 from nas.training.finals import Finals, hold, train
 from nas.training.search import Search
 
@@ -35,6 +36,7 @@ CONVS = parse_nasbench201(
     "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 )
 SKIPS = parse_nasbench201("|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|")
+KEY = NASBench201(in_channels=1, num_classes=10).key
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,14 @@ def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> Non
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_training_may_take_more_than_an_epoch(search: Search) -> None:
+    epoch = search.data.train.num_batches
+    steps: list[int] = []
+    (longer,) = train(FINALS, search, [CONVS], 4 * epoch, steps.append)
+    assert len(steps) == 4 * epoch
+    assert longer < train(FINALS, search, [CONVS], epoch)[0]
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int) -> None:
     before = torch.get_num_threads()
@@ -93,7 +103,7 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
     values = {genotype_text(SKIPS): (3.0, 5.0), genotype_text(CONVS): (2.0, 4.0)}
     ranked = [Judged(SKIPS, (3.0, 5.0), 1.0), Judged(CONVS, (2.0, 4.0), 0.5)]
     ranked.append(Judged(with_none(CONVS), (1.0, 1.0), 0.0))
-    jury = Jury([lambda g: values[genotype_text(g)][0], lambda g: values[genotype_text(g)][1]])
+    jury = Jury([lambda g: values[genotype_text(g)][0], lambda g: values[genotype_text(g)][1]], KEY)
     finals = replace(FINALS, steps=8)
     found = {genotype_text(j.genotype): j for j in hold(finals, search, ranked, jury, lambda _: ())}
     assert set(found) == set(values)  # two finalists, no neighbours
@@ -108,7 +118,7 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
 
 def test_trainings_alone_decide_where_nobody_else_judges(search: Search) -> None:
     ranked = [Judged(SKIPS, (), 0.0), Judged(CONVS, (), 0.0)]
-    found = hold(replace(FINALS, steps=8), search, ranked, Jury([]), lambda _: ())
+    found = hold(replace(FINALS, steps=8), search, ranked, Jury([], KEY), lambda _: ())
     losses = train(replace(FINALS, steps=8), search, [SKIPS, CONVS], 8)
     assert [judged.standing for judged in found] == [1.0, -1.0]
     assert found[0].values == (pytest.approx(-min(losses)),)
@@ -123,7 +133,7 @@ def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
 
     finals = replace(FINALS, num_finalists=1, num_trainings=20)
     ranked = [Judged(SKIPS, (-3.0,), 1.0)]
-    found = hold(finals, search, ranked, Jury([judge]), search.space.neighbours)
+    found = hold(finals, search, ranked, Jury([judge], KEY), search.space.neighbours)
     assert len(asked) == len(found) == 20
     assert asked[0] == genotype_text(SKIPS)
     start = set(SKIPS.choices.items())
@@ -135,7 +145,7 @@ def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
 def test_a_playoff_decides_between_the_best(search: Search) -> None:
     ranked = [Judged(g, (1.0,), 1.0) for g in (SKIPS, CONVS, with_none(CONVS))]
     values = {genotype_text(SKIPS): 9.0, genotype_text(CONVS): 5.0}
-    jury = Jury([lambda g: values.get(genotype_text(g), 0.0)])
+    jury = Jury([lambda g: values.get(genotype_text(g), 0.0)], KEY)
     finals = replace(FINALS, num_finalists=3, num_trainings=3, num_in_playoff=2)
     steps: list[int] = []
     lines: list[str] = []
