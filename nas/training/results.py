@@ -26,6 +26,7 @@ from nas.network import Cost
 from nas.outline import outline, parts_of
 from nas.release import release
 from nas.spaces import Custom
+from nas.sweep import SUMMARY
 from nas.training.description import describe_network
 from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
@@ -36,7 +37,6 @@ from nas.training.tracking import result_text
 PICTURE = "cell.png"
 NETWORK_PICTURE = "network.png"
 PROBABILITIES_PICTURE = "probabilities.png"
-SUMMARY = "summary.json"
 
 SAME_IMAGES = ("data", "data.path", "data.image_size", "data.test_fraction")
 """Overrides that decide which images there are, and which of them are test images."""
