@@ -20,7 +20,9 @@ NOT_CONNECTED = -1
 """The decision for no candidate at all: the edge is not there."""
 
 # What layers of open sizes call the places of their sizes, which tells a reader nothing.
-_INNER = re.compile(r"(conv\.)?values\.")
+_INNER = re.compile(
+    r"(?<![^.])(conv\.)?values\.(?=((in|out)_(channels|features)|kernel_size|size)(_\d+)?$)"
+)
 
 
 class Decision(nn.Module):
@@ -276,7 +278,8 @@ def decisions(model: nn.Module) -> dict[str, list[Decision]]:
         if not isinstance(module, Decision):
             continue
         if module._name is None:
-            module._name = _INNER.sub("", path) or "choice"
+            short = _INNER.sub("", path) or "choice"
+            module._name = path if short in found else short  # it is a decision of its own
         others = found.setdefault(module.name, [])
         if others and others[0].options != module.options:
             raise UserError(

@@ -162,6 +162,26 @@ def test_names_are_places_where_none_is_given() -> None:
         _ = nas.Choice([nn.ReLU()]).name
 
 
+def test_what_has_no_name_is_a_decision_of_its_own() -> None:
+    def conv() -> nn.Module:
+        return elastic.Conv2d(3, 3, ValueChoice([3, 5]), padding="same")
+
+    options = {"relu": nn.ReLU(), "tanh": nn.Tanh()}
+    modules = {
+        "kernel_size": ValueChoice([3, 5]),
+        "conv": conv(),
+        "dwconv": conv(),
+        "values": nn.Sequential(nas.Choice(options)),
+        "0": nas.Choice(options),
+        "block": elastic.ConvNorm2d(3, 3, ValueChoice([3, 5])),
+    }
+    model = nn.Module()
+    for name, module in modules.items():
+        model.add_module(name, module)
+    expected = ["kernel_size", "conv.values.kernel_size", "dwconv.kernel_size"]
+    assert list(decisions(model)) == [*expected, "values.0", "0", "block.kernel_size"]
+
+
 def test_candidates_of_a_list_are_named_after_their_classes() -> None:
     assert Choice([nn.ReLU(), nn.Linear(1, 1), nn.Linear(1, 1)]).options == (
         *("ReLU", "Linear_0", "Linear_1"),
