@@ -61,12 +61,15 @@ class ValueChoice(_Arithmetic, Decision):
         return FixedValue(self.values[self._index])
 
 
-class FixedValue(nn.Module):
-    """A number that was decided: what is left of a `ValueChoice`."""
+class FixedValue(_Arithmetic, nn.Module):
+    """A number that was decided: what is left of a `ValueChoice`, with the same arithmetic."""
 
     def __init__(self, value: Number) -> None:
         super().__init__()
         self.value = value
+
+    def _value(self) -> "Value":
+        return Value((), lambda: self.value)
 
     def extra_repr(self) -> str:
         return str(self.value)
@@ -116,13 +119,14 @@ class Value(_Arithmetic):
         if not any(source._weights is not None for source in self.sources):
             return None
         found: dict[Number, Tensor] = {}
-        columns = [source._weights for source in self.sources]
         for indices, value in self._table.items():
-            factors = []
-            for column, index in zip(columns, indices, strict=True):
-                assert column is not None, "choices are mixed together or not at all"
-                factors.append(column[index])
-            known = [factor for factor in factors if factor is not None]
+            factors: dict[tuple[object, int], Tensor | None] = {}
+            for source, index in zip(self.sources, indices, strict=True):
+                assert source._weights is not None, "choices are mixed together or not at all"
+                factors[source._name or source, index] = source._weights[index]
+            if len({of for of, _ in factors}) < len(factors):
+                continue  # choices of one name are one decision, which has one outcome
+            known = [factor for factor in factors.values() if factor is not None]
             if len(known) == len(factors):
                 weight = prod(known[1:], start=known[0])
                 found[value] = found[value] + weight if value in found else weight

@@ -233,6 +233,7 @@ def test_depths_that_there_are_not(depths: list[int]) -> None:
 def test_a_fixed_value_keeps_its_interface() -> None:
     plain = nas.derive(nn.Sequential(ValueChoice([3, 5], "heads")), {"heads": "5"})
     assert plain[0].value == 5 and repr(plain[0]) == "FixedValue(5)"
+    assert (2 * plain[0] + 1).value == 11 and (plain[0] // 2 * plain[0]).value == 10
 
 
 def test_deciding_lets_go_of_mixtures() -> None:

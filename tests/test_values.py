@@ -57,6 +57,16 @@ def test_a_mask_is_the_mean_of_the_masks_of_all_outcomes(sizes: list[int], seed:
     torch.testing.assert_close(found, expected)
 
 
+def test_choices_of_one_name_have_one_outcome_in_a_mixture() -> None:
+    a, b = (ValueChoice([1, 3], "width") for _ in range(2))
+    for choice in (a, b):
+        choice.mix(torch.tensor([0.25, 0.75]).unbind())
+    for value, outcomes in ((a * b, {1: 0.25, 9: 0.75}), (a + 2 * b, {3: 0.25, 9: 0.75})):
+        weights = value.weights()
+        assert weights is not None
+        assert {v: float(w) for v, w in weights.items()} == outcomes
+
+
 def test_options_of_weight_none_are_left_out() -> None:
     a = ValueChoice([1, 3])
     a.mix((torch.tensor(1.0), None))
