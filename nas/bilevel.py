@@ -121,7 +121,8 @@ class Learner:
             for sample in samples:
                 loss, result = self.weights_loss(part, sample)
                 self.check_loss(result.loss, sample)
-                (loss / len(own)).backward()
+                if loss.requires_grad:  # some paths of a user's model have no weights
+                    (loss / len(own)).backward()
                 results.append(result)
         self.ranks.average_gradients(self.weights.parameters)
         self.weights.step()

@@ -90,6 +90,8 @@ def _weight_gradients(learner: Learner, sample: Sample, train: Batch) -> dict[Te
     """`dL_train/dw` of the weights that the sample uses."""
     parameters = [p for p in learner.weights.parameters if p.requires_grad]
     loss, _ = learner.weights_loss(train, sample)
+    if not loss.requires_grad:  # the path has no weights
+        return {}
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return {p: g for p, g in zip(parameters, gradients, strict=True) if g is not None}
 

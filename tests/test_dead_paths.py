@@ -1,6 +1,7 @@
 """Edges that cannot matter are not computed, whatever is sampled."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,11 +20,14 @@ from supernet_helpers import (
 )
 from torch import Tensor, nn
 
+from nas.bilevel import Alternating, Learner, LogitsGradient, first_order_gradient
 from nas.choice import Choice
+from nas.optimizers import OptimizerSettings, Updater
 from nas.samplers import SAMPLERS
 from nas.spaces import SearchSpace, darts, nasbench201
 from nas.spaces.cell import live_edges
 from nas.supernet import Sample, Supernet
+from nas.unrolled import SecondOrder
 
 # What is not computed
 
@@ -183,3 +187,35 @@ def test_live_edges_are_those_on_a_path_from_an_input_to_an_output(
     live = live_edges(tuple(present), frozenset(inputs), frozenset(outputs))
     assert set(live) == edges_on_paths(present, inputs, outputs)
     assert list(live) == [edge for edge in present if edge in live]
+
+
+class Bare(nn.Module):
+    """A model whose weights are all on one of two paths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Choice({"linear": nn.Linear(4, 4), "same": nn.Identity()}, "path")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.path(x)
+        return out
+
+
+@pytest.mark.parametrize("gradient", [first_order_gradient, SecondOrder()])
+def test_a_path_without_weights_trains_the_logits_alone(gradient: LogitsGradient) -> None:
+    supernet = Supernet(Bare(), generator())
+    sample = supernet.fixed({"path": "same"})
+    learner = Learner(
+        supernet,
+        lambda: replace(
+            sample, weights=sample.weights + supernet.logits - supernet.logits.detach()
+        ),
+        Updater(supernet.model.parameters(), OptimizerSettings(weight_decay=0.1, clip_norm=1.0)),
+        Updater([supernet.logits], OptimizerSettings()),
+    )
+    before = [p.detach().clone() for p in (*supernet.model.parameters(), supernet.logits)]
+    batch = torch.randn(6, 4), torch.arange(6) % 4
+    Alternating(learner, gradient).step(0, batch, iter([batch]))
+    *weights, logits = (*supernet.model.parameters(), supernet.logits)
+    assert all(map(torch.equal, weights, before[:-1]))
+    assert not torch.equal(logits, before[-1])
