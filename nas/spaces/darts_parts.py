@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
-from nas.ops import FactorizedReduce, Norm, ReLUConvBN
+from nas.ops import AveragePool2d, FactorizedReduce, Norm, ReLUConvBN
 from nas.pending import state_of
 
 
@@ -95,7 +95,7 @@ class AuxiliaryHead(nn.Module):
         self._image_size = 224 if imagenet else 32
         self.pool = nn.Sequential(
             nn.ReLU(),
-            nn.AvgPool2d(5, stride=2 if imagenet else 3, count_include_pad=False),
+            AveragePool2d(5, stride=2 if imagenet else 3, count_include_pad=False),
         )
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 128, 1, bias=False),
