@@ -94,9 +94,14 @@ def load_search_data(
     return SearchData(
         maker.training(train, batch_size, "train"),
         maker.training(validation, batch_size, "validation"),
-        maker.evaluation(validation, max(batch_size, 256)),
+        maker.evaluation(validation, _without_a_last_one(validation.size, max(batch_size, 256))),
         replace(part.info, num_train=train.size, num_validation=validation.size),
     )
+
+
+def _without_a_last_one(count: int, batch_size: int) -> int:
+    """A batch size that leaves no batch of one image, whose statistics would be its own values."""
+    return batch_size + (count % batch_size == 1)
 
 
 def load_retrain_data(

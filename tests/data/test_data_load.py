@@ -110,6 +110,13 @@ def test_evaluation_keeps_order_and_the_last_batch(settings: DataSettings) -> No
     assert same(batches, data.test.epoch(7))
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(257, [257]), (258, [256, 2]), (513, [257, 256])])
+def test_no_image_of_a_search_is_evaluated_alone(count: int, sizes: list[int]) -> None:
+    """Batch norm by the statistics of the batch has none of one pixel."""
+    data = load_search(DataSettings(limit=2 * count), 4)
+    assert [len(labels) for _, labels in data.validation_eval.epoch(0)] == sizes
+
+
 def test_evaluation_of_a_search_mixes_the_classes(settings: DataSettings) -> None:
     # Batch statistics of a single class would say nothing of a supernet.
     labels = torch.cat([labels for _, labels in load_search(settings).validation_eval.epoch(0)])
