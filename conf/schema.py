@@ -265,6 +265,12 @@ class SearchConfig(RunConfig):
                 f"derive=argmax reads the logits, which sampler={self.sampler.name} does not "
                 "train: use derive=sampled, derive=local_search or derive=perturbation"
             )
+        only_warms_up = self.warmup_epochs >= self.epochs and self.warm_start.score is None
+        if only_warms_up and self.derive.name == "argmax":
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}: leaves none of epochs={self.epochs} to "
+                "train the logits, which derive=argmax reads: lower it, or take another derivation"
+            )
         if SAMPLERS.get(self.sampler.name).learns_from_losses:
             if self.bilevel.name != "first_order" or self.bilevel.logits_samples == 1:
                 raise ValueError(

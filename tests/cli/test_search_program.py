@@ -384,6 +384,10 @@ def test_a_benchmark_of_another_space(run_program: Run, tmp_path: Path) -> None:
             ("sampler=uniform", "derive=sampled", "pruning.epochs=[1]", "pruning.keep=[2]"),
             r"pruning.epochs reads the logits, which sampler=uniform does not",
         ),
+        (
+            ("epochs=9", "warmup_epochs=9"),
+            r"warmup_epochs is 9: leaves none of epochs=9 to train the logits, which derive=argmax",
+        ),
         (("collapse.action=rollback",), r"did you mean 'roll_back'\?"),
         (("collapse.action=stop",), r"collapse.action is stop, .* set collapse.max_skips or"),
         (("collapse.eigenvalue_growth=1.3",), r"set collapse.eigenvalue_every_epochs to 1 or more"),
