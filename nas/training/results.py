@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from nas.budget import Budget, FrontPoint
+from nas.budget import FrontPoint
 from nas.commands import command_for
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
@@ -95,7 +95,7 @@ def finish_search(
         ("genotype", short_text(genotype)),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
         *([("benchmark", table.describe(genotype))] if table else []),
-        *_budget_rows(run.budget, genotype, accuracy, front),
+        *_budget_rows(run, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join(made)})"),
         ("next", " ".join([retraining, *_model(run), *_data(overrides)])),
@@ -144,8 +144,9 @@ def _data(overrides: Sequence[str]) -> list[str]:
 
 
 def _budget_rows(
-    budget: Budget | None, genotype: Genotype, accuracy: float, front: Sequence[FrontPoint]
+    run: Search, genotype: Genotype, accuracy: float, front: Sequence[FrontPoint]
 ) -> list[tuple[str, str]]:
+    budget = run.budget
     if budget is None:
         return []
     say, name = budget.describe, budget.name.replace("_", " ")
@@ -161,6 +162,9 @@ def _budget_rows(
                 "looks for such, from this run with resume=true",
             )
         )
+    if not run.supernet.allows(genotype.choices):
+        why = "some of its options were pruned: none that are left were found within the budget"
+        rows.append(("note", why))
     return rows
 
 

@@ -211,6 +211,20 @@ def test_pruned_options_are_out_of_the_search(
     assert not {f"probability/{e}/{o}" for e, o in genotype.choices.items()} & dropped
 
 
+def test_a_budget_that_only_pruned_options_keep_to_is_said(
+    run_program: Run, tmp_path: Path
+) -> None:
+    operations = "space.operations=[skip_connect,nor_conv_1x1,nor_conv_3x3]"
+    limited = (operations, "budget=parameters", "budget.fraction=0", "budget.front_limits=0")
+    pruning = ("pruning.epochs=[1]", "pruning.keep=[1]")
+    run = tmp_path / "run"
+    code, output = run_program("search", *TINY_SEARCH, *limited, *pruning, f"run_dir={run}")
+    assert code == 0, output
+    genotype = Genotype.load(run / "genotype.json")
+    assert set(genotype.choices.values()) == {"skip_connect"}, "the limit holds all the same"
+    assert "some of its options were pruned" in output
+
+
 def test_a_search_that_collapses_ends_early_with_all_its_results(
     run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
