@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line(finished_run: Finished, tmp_path: Path, chosen:
     run, output = finished_run("retrain", *_TRAINED), tmp_path / "out"
     export = (f"run={run}", f"output={output}", f"run_dir={tmp_path}/log", f"formats=[{chosen}]")
     process = start_program("export", *export, max_file_size=50_000)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=240)
     assert process.returncode == 1 and printed.startswith("error: "), printed
     assert len(printed.strip().splitlines()) == 1, printed
     assert not list(tmp_path.iterdir())

@@ -191,7 +191,7 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     process = start_program("search", *settings)
     _wait_for(last_checkpoint(run), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     last = output.strip().splitlines()[-1]
     assert f"stopped by {number.name} after step" in last
@@ -204,7 +204,7 @@ def test_a_stopped_search_says_so_and_how_to_go_on(
     process = start_program("search", f"run_dir={run}", "resume=true")
     _wait_for_step(run, step + 1, process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + number, output
 
 
@@ -220,7 +220,7 @@ def test_a_perturbation_that_is_stopped_starts_again(
     _wait_for_step(cut, int(str(_state(whole)["step"])), process)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGINT, output
     assert output.strip().splitlines()[-1] == "stopped by SIGINT" and "Traceback" not in output
     _same(_state(whole), _state(cut))
@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     run = tmp_path / "run"
     settings = (*TINY_SEARCH, f"run_dir={run}")
     process = start_program("search", *settings, max_file_size=max_file_size)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1 and "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if "error" in line.lower()]
     assert line.startswith("error: ") and line.endswith("File too large")

@@ -46,7 +46,7 @@ def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         get_reusable_executor().shutdown(wait=True)
 
 
-def stop_when(ready: Callable[[], bool], number: int, limit_s: float = 60.0) -> threading.Thread:
+def stop_when(ready: Callable[[], bool], number: int, limit_s: float = 240.0) -> threading.Thread:
     """Sends a signal to this process alone, as a scheduler would, as soon as it is `ready`."""
 
     def wait() -> None:
