@@ -137,6 +137,26 @@ def test_average_pool_does_not_count_the_padding() -> None:
     assert torch.equal(out, torch.ones(1, 1, 4, 4))
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "conv" in name])
+def test_gradients_of_the_weights_in_bf16_are_those_in_float32_but_for_rounding(name: str) -> None:
+    """In the layout of a run; PyTorch's own are wrong where a depthwise kernel is dilated."""
+    torch.manual_seed(0)
+    layout: dict[str, torch.memory_format] = {"memory_format": torch.channels_last}
+    operation = build_operation(name, C, 1, Norm()).to(**layout)
+    x, upstream = (torch.randn(4, C, 32, 32).contiguous(**layout) for _ in range(2))
+    found = {}
+    for bf16 in (False, True):
+        operation.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            out = operation(x)
+        out.backward(upstream.to(out.dtype))
+        weights = operation.named_parameters()
+        found[bf16] = {n: w.grad.clone() for n, w in weights if w.grad is not None and w.dim() > 1}
+    assert found[True]
+    for weight, exact in found[False].items():
+        assert (found[True][weight] - exact).norm() < 0.1 * exact.norm(), weight
+
+
 def test_zero_keeps_type_and_layout() -> None:
     x = torch.ones(1, 2, 5, 4, dtype=torch.float64)
     assert torch.equal(Zero(2)(x), torch.zeros(1, 2, 3, 2, dtype=torch.float64))
