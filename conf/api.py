@@ -17,13 +17,14 @@ from types import ModuleType
 from typing import Any
 
 import hydra
+import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
+from torch import Tensor, nn
 
 from conf.arguments import for_hydra, newest_or_new
 from conf.messages import describe
@@ -130,11 +131,15 @@ def _override(key: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    if value is None:
+        return "null"
+    if isinstance(value, np.generic | Tensor) and value.ndim == 0:
+        value = value.item()  # of NumPy repr has the type in it
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{_text(part)}' for key, part in value.items())}}}"

@@ -178,6 +178,8 @@ def test_values_are_written_as_hydra_reads_them() -> None:
         Path("a b"): "'a b'",
     }.items():
         assert api._text(value) == text
+    numbers = [np.float64(1e-3), np.int64(3), np.bool_(True), torch.tensor(0.5), np.array([1, 2])]
+    assert [*map(api._text, numbers)] == ["0.001", "3", "true", "0.5", "[1,2]"]
     assert api._text([1, None, "x"]) == "[1,null,x]" and api._text({"a": 1}) == "{a:1}"
 
 
