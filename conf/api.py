@@ -173,8 +173,10 @@ def _given(
         return overrides, None
     if any(override.startswith("data=") for override in overrides):
         raise UserError("data and images are given: leave one out")
-    # No crops: what may be done to them only the caller knows.
-    overrides = [f"data.name={GIVEN}", "data.crop_padding=0", *overrides]
+    # No crops and flips: what may be done to them only the caller knows. Nor the mean of the images
+    # that an experiment is about.
+    others = ("crop_padding=0", "flip=false", "mean=null", "std=null")
+    overrides = [f"data.name={GIVEN}", *(f"data.{other}" for other in others), *overrides]
     return overrides, GivenImages.of(images, test_images)
 
 
@@ -267,12 +269,17 @@ def _factory(model: Model | None) -> Callable[..., nn.Module] | None:
 def _torch_left_alone() -> Iterator[None]:
     """Puts back what a run sets in PyTorch."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    products: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    rounds = [each.allow_tf32 for each in products]
     try:
         with torch.random.fork_rng():
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(strict, warn_only=only_warns)
+        for each, rounded in zip(products, rounds, strict=True):
+            each.allow_tf32 = rounded
 
 
 @contextmanager

@@ -133,6 +133,34 @@ def test_a_mistake_is_a_user_error_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def settings_of_pytorch() -> tuple[bool, ...]:
+    return (
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+def test_images_of_the_caller_are_not_treated_as_those_of_an_experiment(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "experiment": "retrain_nasbench201",
+        "epochs": 1,
+        "batch_size": 16,
+        "verbose": False,
+    }
+    trained = nas.retrain(
+        "nasbench201_resnet", images=made_up(), run_dir=tmp_path, **recipe, **NETWORK
+    )
+    data = trained.record.settings
+    assert [data[f"data.{name}"] for name in ("name", "flip", "crop_padding")] == [
+        *("given", "false", "0")
+    ]
+    # Of made_up: half from 0 to 0.5, half from 0.5 to 1, and not that of CIFAR-10.
+    assert trained.record.network is not None
+    assert trained.record.network.preprocessing.mean == pytest.approx([0.5] * 3, abs=0.02)
+
+
 def test_the_process_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -140,9 +168,18 @@ def test_the_process_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
     marker = object()
     GlobalHydra.instance().hydra = marker
     try:
+        before = settings_of_pytorch()
         nas.search(run_dir=tmp_path / "run", deterministic=True, epochs=1, **SMALL)
+        assert settings_of_pytorch() == before
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32
+        changed = settings_of_pytorch()
+        nas.search(run_dir=tmp_path / "again", epochs=1, **SMALL)
+        assert settings_of_pytorch() == changed
         assert GlobalHydra.instance().hydra is marker
     finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.use_deterministic_algorithms(False)
         GlobalHydra.instance().hydra = None
     assert torch.equal(torch.rand(3), expected)
     assert not torch.are_deterministic_algorithms_enabled()
