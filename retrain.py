@@ -93,6 +93,7 @@ def build(config: RetrainConfig, launched: Launch, genotype: Genotype) -> tuple[
         data=data,
         recipe=recipe_of(config),
         autocast=autocast_for(config.precision, device),
+        genotype=genotype,
         compile_network=config.compile,
         non_finite=config.non_finite,
         ranks=ranks,

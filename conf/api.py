@@ -40,6 +40,7 @@ from nas.genotype import Genotype
 from nas.monitor.console import NOWHERE
 from nas.outcome import RetrainResult, SearchResult
 from nas.spaces.custom import dotted_name
+from nas.training.checkpoint import last_checkpoint
 from nas.training.run import Interrupted
 
 Model = nn.Module | Callable[..., nn.Module]
@@ -106,16 +107,17 @@ def retrain(
     given = _overrides(overrides, settings)
     if isinstance(genotype, SearchResult):
         genotype = genotype.run_dir / GENOTYPE
+    to_write = genotype if isinstance(genotype, Genotype) else None
     if isinstance(genotype, Genotype):
         folder = _run_dir("retrain", given)
         given.append(_override("run_dir", folder))
-        replace_text(folder / GENOTYPE, genotype.to_json())
         genotype = folder / GENOTYPE
     given.insert(0, _override("genotype", genotype))
     if model is not None:
         given.insert(0, _override("network.model", _name(model)))
     given, own_images = _given(given, images, test_images)
-    return RetrainResult.load(_run("retrain", RetrainConfig, given, own_images, model, verbose))
+    folder = _run("retrain", RetrainConfig, given, own_images, model, verbose, to_write)
+    return RetrainResult.load(folder)
 
 
 def _overrides(given: tuple[str, ...], settings: Mapping[str, Any]) -> list[str]:
@@ -187,8 +189,9 @@ def _run(
     images: GivenImages | None,
     model: Model | None,
     verbose: bool,
+    genotype: Genotype | None = None,
 ) -> Path:
-    """One run; returns its folder."""
+    """One run; returns its folder, where a `genotype` that the settings name is put first."""
     folder = _run_dir(program, overrides)
     overrides = tuple(o for o in overrides if not o.startswith("run_dir="))
     with ExitStack() as stack:
@@ -204,6 +207,7 @@ def _run(
             model=_factory(model),
         )
         stack.enter_context(only_run_in(folder))
+        stack.enter_context(_placed(genotype, folder))
         stack.enter_context(_torch_left_alone())
         stack.enter_context(_log(folder / f"{program}.log"))
         stack.enter_context(redirect_stdout(NOWHERE))  # advice for the command line; the log has it
@@ -221,6 +225,31 @@ def _run(
             advice = f"go on with the same call and run_dir={str(folder)!r}"
             raise KeyboardInterrupt(f"{stopped}; {advice}") from None
     return folder
+
+
+@contextmanager
+def _placed(genotype: Genotype | None, folder: Path) -> Iterator[None]:
+    """Writes `genotype.json`; it goes again where the run ends by a mistake and has saved nothing.
+
+    Raises:
+        UserError: the folder has another one.
+    """
+    path = folder / GENOTYPE
+    if genotype is None:
+        yield
+        return
+    is_new = not path.exists()
+    if not is_new and Genotype.load(path) != genotype:
+        raise UserError(f"run_dir: {path} is another genotype: give another run_dir")
+    try:
+        if is_new:
+            replace_text(path, genotype.to_json())
+        yield
+    except UserError:
+        if is_new and not last_checkpoint(folder).exists():
+            path.unlink(missing_ok=True)
+            remove_if_unused(folder)
+        raise
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from nas.bilevel import Batch, BatchResult
 from nas.data import Loader, RetrainData
 from nas.deploy.weights import write_weights
 from nas.distributed import ALONE, Ranks
+from nas.errors import UserError
 from nas.finite import (
     NonFiniteLossError,
     NonFiniteSettings,
@@ -21,6 +22,7 @@ from nas.finite import (
     check_finite,
     first_non_finite,
 )
+from nas.genotype import Genotype
 from nas.monitor.custom_charts import RETRAINING
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
@@ -88,6 +90,7 @@ class Retrain(Loop):
         data: RetrainData,
         recipe: Recipe,
         autocast: Callable[[], AbstractContextManager[object]],
+        genotype: Genotype | None = None,
         compile_network: bool = False,
         non_finite: NonFiniteSettings | None = None,
         ranks: Ranks = ALONE,
@@ -99,6 +102,7 @@ class Retrain(Loop):
         data: Training and test data.
         recipe: How it is trained.
         autocast: Makes the context of forward passes.
+        genotype: Of the network: a run goes on with no other. None is not looked at.
         compile_network: Run through `torch.compile`.
         non_finite: What happens when numbers leave the finite; None: the run ends.
         ranks: The processes that do the training together.
@@ -114,6 +118,7 @@ class Retrain(Loop):
         )
         self.network, self.updater, self.data = network, updater, data
         self.recipe, self.autocast = recipe, autocast
+        self._choices = None if genotype is None else dict(genotype.choices)
         self.drop_path = DropPath(network)
         self.ema = None
         if recipe.ema_decay > 0:
@@ -230,6 +235,7 @@ class Retrain(Loop):
 
     def _state(self) -> checkpoint.State:
         return {
+            "choices": self._choices,
             "model": self.network.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
@@ -240,6 +246,13 @@ class Retrain(Loop):
         }
 
     def _load_state(self, state: checkpoint.State) -> None:
+        before = state.get("choices")  # an older release did not keep them
+        if None not in (before, self._choices) and before != self._choices:
+            # The setting may be the same: a file that now has another one in it.
+            raise UserError(
+                f"genotype: {self.folder.path} goes on with the genotype that it was started with, "
+                "this is another: give another run_dir"
+            )
         self.network.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])

@@ -17,6 +17,7 @@ from toy_models import SmallNet
 
 import nas
 from conf import api
+from nas.genotype_text import parse_nasbench201
 from nas.outcome import SearchResult
 from nas.training.loop import Loop
 
@@ -75,6 +76,42 @@ def test_every_form_of_a_genotype_can_be_retrained(
     images = torch.zeros(2, 1, 8, 8)
     assert trained.network()(images).shape == (2, 10)
     assert trained.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_retraining_goes_on_with_no_other_genotype(result: SearchResult, tmp_path: Path) -> None:
+    """As large in weights, it would take those of the first without a word."""
+    texts = [
+        f"|nor_conv_3x3~0|+|{free}~0|nor_conv_3x3~1|+|{free}~0|none~1|{free}~2|"
+        for free in ("skip_connect", "avg_pool_3x3")
+    ]
+    first, second = map(parse_nasbench201, texts)
+    once: dict[str, Any] = {"epochs": 1, **SMALL, **NETWORK}
+    nas.retrain(first, run_dir=tmp_path / "run", **once)
+    with pytest.raises(nas.UserError, match=r"genotype.json is another genotype: give another"):
+        nas.retrain(second, run_dir=tmp_path / "run", **once)
+    assert nas.retrain(first, run_dir=tmp_path / "run", **once).genotype == first
+    # Nor where the file that the settings name is another by now.
+    path = tmp_path / "mine.json"
+    for genotype in (first, second):
+        path.write_text(genotype.to_json())
+        if genotype is first:
+            nas.retrain(path, run_dir=tmp_path / "by_file", **once)
+    with pytest.raises(nas.UserError, match=r"by_file goes on with the genotype that it was"):
+        nas.retrain(path, run_dir=tmp_path / "by_file", **once)
+    # Nor is that of a search written over.
+    before = (result.run_dir / "genotype.json").read_bytes()
+    with pytest.raises(nas.UserError, match="another genotype"):
+        nas.retrain(first, run_dir=result.run_dir, **once)
+    assert (result.run_dir / "genotype.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("settings", [{"epochz": 3}, {"network__cells": 5}], ids=str)
+def test_a_retraining_that_is_refused_leaves_no_genotype(
+    settings: dict[str, Any], result: SearchResult, tmp_path: Path
+) -> None:
+    with pytest.raises(nas.UserError):
+        nas.retrain(result.genotype, run_dir=tmp_path / "run", **settings, **SMALL)
+    assert list(tmp_path.iterdir()) == []
 
 
 def made_up(count: int = 60) -> tuple[np.ndarray, list[str]]:
