@@ -30,7 +30,7 @@ from conf.arguments import for_hydra, newest_or_new
 from conf.messages import describe
 from conf.outline import CONF_DIR, ROOT
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
-from conf.settings import Config, Launch, checked, plain_settings, remove_if_unused, save_settings
+from conf.settings import Config, Launch, checked, plain_settings, remove_if_unused, saved_settings
 from nas.data.given import NAME as GIVEN
 from nas.data.given import GivenImages
 from nas.deploy.description import GENOTYPE
@@ -213,9 +213,9 @@ def _run(
         stack.enter_context(redirect_stdout(NOWHERE))  # advice for the command line; the log has it
         if not verbose:
             stack.enter_context(redirect_stderr(NOWHERE))
-        save_settings(folder, program, config, overrides, choices)
         try:
-            getattr(_program(program), program)(typed, launched)
+            with saved_settings(folder, program, config, overrides, choices):
+                getattr(_program(program), program)(typed, launched)
         except UserError:
             remove_if_unused(folder)
             raise

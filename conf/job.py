@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NoReturn
@@ -19,7 +19,7 @@ from conf.settings import (
     checked,
     plain_settings,
     remove_if_unused,
-    save_settings,
+    saved_settings,
 )
 from conf.sweeps import how_to_go_on, is_worker, note_failure, run_of
 from conf.together import fail, fail_lost, is_lost
@@ -92,9 +92,9 @@ class Job(Generic[Config]):
         if value is not None:
             print(f"finished before: {folder}", file=sys.stderr)
             return value
-        if self.ranks.is_first:
-            _save_settings(folder, self.program, config)
-        return self.run(typed, launched)
+        saved = _saved_settings(folder, self.program, config)
+        with saved if self.ranks.is_first else nullcontext():
+            return self.run(typed, launched)
 
     def _end_by_mistake(self, error: UserError, folder: Path, sweep: Path | None) -> NoReturn:
         """A folder in use is left alone: it is another run's."""
@@ -128,11 +128,11 @@ def _places() -> tuple[Path, Path | None]:
     return Path(context.runtime.output_dir), sweep
 
 
-def _save_settings(folder: Path, program: str, config: DictConfig) -> None:
+def _saved_settings(folder: Path, program: str, config: DictConfig) -> AbstractContextManager[None]:
     context = HydraConfig.get()
     used = OmegaConf.create({"hydra": context})
     overrides, choices = context.overrides.task, context.runtime.choices
-    save_settings(folder, program, config, overrides, choices, hydra=used)
+    return saved_settings(folder, program, config, overrides, choices, hydra=used)
 
 
 def _arguments(

@@ -2,7 +2,8 @@
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,17 +106,19 @@ def plain_settings(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-def save_settings(
+@contextmanager
+def saved_settings(
     folder: Path,
     program: str,
     config: DictConfig,
     overrides: Sequence[str],
     choices: Mapping[str, str | None],
     **others: Any,
-) -> None:
+) -> Iterator[None]:
     """Writes what Hydra would write, which a second run in the folder must not overwrite.
 
-    Hydra must be initialised.
+    Those of an earlier start come back if this one is a mistake: it may have been refused for
+    having others. Hydra must be initialised.
 
     Args:
         folder: Of the run.
@@ -127,8 +130,17 @@ def save_settings(
     """
     contents = {"config": config, "overrides": list(overrides), **others}
     contents["defaults"] = default_settings(program, config, choices)
+    paths = {name: folder / ".hydra" / f"{name}.yaml" for name in contents}
+    before = {path: path.read_bytes() for path in paths.values() if path.is_file()}
     for name, content in contents.items():
-        replace_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
+        replace_text(paths[name], OmegaConf.to_yaml(content))
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):
+            for path, content in before.items():
+                path.write_bytes(content)
+        raise
 
 
 def remove_if_unused(run_dir: Path) -> None:

@@ -367,11 +367,13 @@ def test_other_settings_and_damaged_checkpoints_are_refused_in_one_line(
     run = tmp_path / "run"
     settings = (*TINY_SEARCH, "epochs=1", f"run_dir={run}")
     assert run_program("search", *settings)[0] == 0
+    written = {path: path.read_text() for path in (run / ".hydra").iterdir()}
     code, output = run_program("search", *settings, "batch_size=16", "resume=true")
     assert code == 1
     assert "cannot resume" in output and "batch_size was 32, is 16" in output
 
     # What was refused leaves no trace: the run still goes on with its own settings.
+    assert {path: path.read_text() for path in (run / ".hydra").iterdir()} == written
     code, output = run_program("search", f"run_dir={run}", "resume=true")
     assert code == 0, output
 
