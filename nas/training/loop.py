@@ -93,6 +93,7 @@ class Loop(ABC):
         self.started, self._seconds_before = time.perf_counter(), 0.0
         self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
         self._updaters, self._non_finite = updaters, non_finite
+        self._time = EpochTime()
 
     @abstractmethod
     def _start_epoch(self) -> None:
@@ -277,7 +278,7 @@ class Loop(ABC):
     def _train_epoch(self, progress: Progress, stop: StopRequest) -> EpochTime:
         """The rest of the present epoch."""
         self._start_epoch()
-        epoch_time = EpochTime()
+        self._time = epoch_time = EpochTime()
         for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
             is_due = progress.is_due(self.step + 1)
             try:
@@ -310,7 +311,8 @@ class Loop(ABC):
         # At the last step the epoch's own checkpoint follows, after its metrics are written.
         is_last = self.step_in_epoch == self._loader.num_batches
         if every and self.step % every == 0 and not is_last:
-            self.save()
+            with self._time.left_out():
+                self.save()
 
     def save(self) -> None:
         """Writes the checkpoint.

@@ -6,8 +6,8 @@ import platform
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -156,6 +156,15 @@ class EpochTime:
         """Counts one step on `num_images` images."""
         self.num_steps += 1
         self.num_images += num_images
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is done meanwhile does not count; what waits on a GPU before it does."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
 
     def stop(self) -> None:
         """Ends the measurement."""

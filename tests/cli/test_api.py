@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,24 @@ def test_an_interrupted_search_goes_on_with_its_folder(
             nas.search(run_dir=tmp_path / "cut", **SMALL)
     cut = nas.search(run_dir=tmp_path / "cut", **SMALL)
     assert cut.genotype == whole.genotype and cut.accuracy == whole.accuracy
+
+
+def test_the_speed_of_an_epoch_leaves_out_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `nas.monitor.metrics` defines it; here a checkpoint takes 1000 seconds."""
+    save, clock, saved = Loop.save, time.perf_counter, [0]
+
+    def slow(loop: Loop) -> None:
+        saved[0] += 1
+        save(loop)
+
+    monkeypatch.setattr(Loop, "save", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 1000 * saved[0])
+    trained = nas.retrain(
+        "nasbench201_resnet", "checkpoint_every_steps=1", run_dir=tmp_path, **SMALL, **NETWORK
+    )
+    assert saved[0] > 2 and (trained.history["speed/step_ms"] < 500_000).all()
 
 
 def test_values_are_written_as_hydra_reads_them() -> None:

@@ -148,6 +148,17 @@ def test_epoch_without_a_step_has_no_speed() -> None:
     assert found["speed/images_per_s"] * found["speed/step_ms"] == pytest.approx(32 * 1000)
 
 
+def test_what_is_left_out_of_an_epoch_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 910.0, 930.0])
+    monkeypatch.setattr("nas.training.run.time.perf_counter", lambda: next(clock))
+    time = EpochTime()
+    time.add_step(60)
+    with time.left_out():
+        pass
+    time.stop()
+    assert time.metrics() == {"speed/images_per_s": 2.0, "speed/step_ms": 30_000.0}
+
+
 def test_cpu_is_always_there() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
