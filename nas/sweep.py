@@ -93,9 +93,11 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for group in dict.fromkeys(result.group for result in results):
         members = [result for result in results if result.group == group]
-        seconds = statistics.mean(member.seconds for member in members)
         for metric in dict.fromkeys(name for member in members for name in member.metrics):
-            values = [m.metrics[metric] for m in members if metric in m.metrics]
+            having = [member for member in members if metric in member.metrics]
+            values = [member.metrics[metric] for member in having]
+            # Of these alone: a search and a retraining may have the same overrides.
+            seconds = statistics.mean(member.seconds for member in having)
             deviation = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
             figures = (f"{statistics.mean(values):.2f}", deviation)
             ends = (f"{min(values):.2f}", f"{max(values):.2f}", f"{seconds:.0f}")
@@ -105,7 +107,9 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def table(results: Sequence[Result]) -> str:
     """The rows as a Markdown table."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows(results)]
+    # A NAS-Bench-201 string has bars, which would end a cell.
+    cells = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows(results)]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -52,6 +52,20 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
     assert " 1 | 50.00 | - | 50.00 | 50.00 " in rows[1]
 
 
+def test_the_time_of_a_run_is_that_of_the_runs_with_the_metric() -> None:
+    """A search and a retraining of the same overrides are two things that take different times."""
+    search = Result(Path("a"), ("",), {"accuracy/genotype_validation": 80.0}, "", 1000.0)
+    times = [row.split(" | ")[-1] for row in table([search, result("", 90.0)]).splitlines()[2:]]
+    assert times == ["1000 |", "2 |"]
+
+
+def test_a_bar_in_an_override_does_not_end_a_cell() -> None:
+    """Markdown takes an escaped one for a letter."""
+    head, _, row = table([result("genotype=|none~0|", 90.0)]).splitlines()
+    assert row.startswith(r"| genotype=\|none~0\| | ")
+    assert row.replace(r"\|", "").count("|") == head.count("|")
+
+
 def test_the_command_prints_the_table_and_each_genotype(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
