@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
 import pytest
@@ -68,6 +69,17 @@ def test_handlers_are_back_after_the_context(number: signal.Signals, heard: list
     os.kill(os.getpid(), number)
     assert heard == [number]
     assert stop.number == 0
+
+
+def test_in_another_thread_no_signal_is_asked_for() -> None:
+    """Only the main thread may: a run from a thread (a web page, a notebook's tool) goes on."""
+
+    def entered() -> int:
+        with StopRequest() as stop:
+            return stop.number
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(entered).result() == 0
 
 
 @pytest.fixture
