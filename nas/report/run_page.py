@@ -290,7 +290,9 @@ def _commands(run: RunRecord) -> Markup:
     if not run.is_finished:
         commands.insert(0, ("Go on", [program, f"run_dir={folder}", "resume=true"]))
     elif run.kind == "search":
-        data = [f"data={run.settings['data.name']}"] if "data.name" in run.settings else []
+        is_own = any(o.startswith("data.name=") for o in overrides)  # which no file of conf/ has
+        told = "data.name" in run.settings and not is_own
+        data = [f"data={run.settings['data.name']}"] if told else []
         data += [o for o in overrides if o.startswith("data.")]
         genotype = f"genotype={run.folder / 'genotype.json'}"
         commands.append(("Train what was derived", ["retrain.py", genotype, *data, *_model(run)]))

@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from nas.budget import FrontPoint
 from nas.commands import command_for
+from nas.data import DataSettings
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
 from nas.genotype import Genotype
@@ -38,7 +39,7 @@ PICTURE = "cell.png"
 NETWORK_PICTURE = "network.png"
 PROBABILITIES_PICTURE = "probabilities.png"
 
-SAME_IMAGES = ("data", "data.path", "data.image_size", "data.test_fraction")
+SAME_IMAGES = ("data", "data.name", "data.path", "data.image_size", "data.test_fraction")
 """Overrides that decide which images there are, and which of them are test images."""
 
 NOTEWORTHY = 1.0
@@ -98,7 +99,10 @@ def finish_search(
         *_budget_rows(run, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join(made)})"),
-        ("next", " ".join([retraining, *_model(run), *_data(overrides)])),
+        (
+            "next",
+            " ".join([retraining, *_model(run), *retrain_data(run.folder.settings, overrides)]),
+        ),
         ("watch", _watch(folder)),
     ]
     _log_result(run, genotype, final, rows)
@@ -138,9 +142,20 @@ def _model(run: Search) -> list[str]:
     return [f"network.model={space.model_name}", *given]
 
 
-def _data(overrides: Sequence[str]) -> list[str]:
-    """The overrides of the search that say which images, for a retraining on the same."""
-    return [shlex.quote(given) for given in overrides if given.split("=")[0] in SAME_IMAGES]
+def retrain_data(settings: Mapping[str, object], overrides: Sequence[str]) -> list[str]:
+    """What says which images, for a retraining on those of a search.
+
+    Args:
+        settings: All of the search, nested.
+        overrides: Of its command line.
+    """
+    given = [override for override in overrides if override.split("=")[0] in SAME_IMAGES]
+    section = settings.get("data")
+    name = section.get("name") if isinstance(section, Mapping) else None
+    is_told = any(override.startswith(("data=", "data.name=")) for override in given)
+    if name not in (None, DataSettings().name) and not is_told:  # an experiment has said it
+        given.insert(0, f"data={name}")
+    return [shlex.quote(override) for override in given]
 
 
 def _budget_rows(
