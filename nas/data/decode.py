@@ -15,6 +15,9 @@ from nas.errors import UserError
 
 GREY_MODES = ("1", "L", "LA")
 
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that it cannot read."""
+
 _SHAPE_IMAGES = 1000  # looked at to tell grey images from colour
 _MANY_IMAGES = 10_000  # from here on the wait is announced
 _TINY = 64  # pixels a side
@@ -29,15 +32,23 @@ def open_image(path: str, channels: int) -> Image.Image:
         UserError: the file is broken, no image, or has more than 8 bits a channel.
     """
     with _reading(path) as image:
-        return with_channels(image, channels, path)
+        return _with_channels(image, channels, path)
 
 
-def with_channels(image: Image.Image, channels: int, name: str) -> Image.Image:
-    """`image`, called `name` in errors, as grey (1 channel) or RGB (3).
+def decoded(image: Image.Image, channels: int) -> Image.Image:
+    """An image that somebody has opened, which Pillow reads only now, as grey (1) or RGB (3).
 
     Raises:
-        UserError: it has more than 8 bits a channel.
+        UserError: it is broken, or has more than 8 bits a channel.
     """
+    try:
+        return _with_channels(image, channels, "the image")
+    except _BROKEN as error:
+        raise UserError(f"broken image: {error}") from None
+
+
+def _with_channels(image: Image.Image, channels: int, name: str) -> Image.Image:
+    """`image`, called `name` in errors, as grey (1 channel) or RGB (3)."""
     # Pillow would clip these to white without a word.
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{name} has more than 8 bits a channel: convert it to 8 bits")
@@ -130,7 +141,7 @@ def _reading(path: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise UserError(f"broken image {path}: {error}") from None
 
 

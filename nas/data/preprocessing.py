@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas.data.augment import normalise
-from nas.data.decode import fit, open_image, with_channels
+from nas.data.decode import decoded, fit, open_image
 from nas.data.settings import DataInfo
 from nas.errors import UserError, unknown_name
 
@@ -111,12 +111,14 @@ class Preprocessing:
             raise UserError(
                 f"the network takes images of {self.in_channels} channels, files have 1 or 3"
             )
-        decoded = (
-            with_channels(image, self.in_channels, "the image")
-            if isinstance(image, Image.Image)
-            else open_image(str(image), self.in_channels)
-        )
-        return RESIZES[self.resize][1](decoded, self.image_size)
+        if isinstance(image, Image.Image):
+            found = decoded(image, self.in_channels)
+        elif isinstance(image, str | Path):
+            found = open_image(str(image), self.in_channels)
+        else:
+            kind = type(image).__name__
+            raise UserError(f"an image is a file or a PIL.Image, not of the type {kind}")
+        return RESIZES[self.resize][1](found, self.image_size)
 
     def steps(self) -> list[str]:
         """What is done, in words, one sentence a step."""

@@ -68,7 +68,7 @@ class Predictor:
         """The `top` most probable classes of one image, most probable first.
 
         Raises:
-            UserError: the image is broken, or has more than 8 bits a channel.
+            UserError: the image is broken, or has more than 8 bits a channel; `top` is below 1.
         """
         return self._predictions(self.preprocess(image)[None], top)[0]
 
@@ -125,6 +125,8 @@ class Predictor:
             return error
 
     def _predictions(self, inputs: Tensor, top: int) -> list[list[Prediction]]:
+        if top < 1:
+            raise UserError(f"top is {top}: must be at least 1")
         with torch.inference_mode():
             probabilities = self.network(inputs.to(self._device)).float().softmax(1).cpu()
         best = probabilities.topk(min(top, len(self.class_names)), dim=1)

@@ -92,6 +92,25 @@ def test_broken_images_are_named_or_passed_by(run: Path, photos: Path) -> None:
     assert list(predictor.folder(photos, skip=skipped.append)) == [] and len(skipped) == 6
 
 
+def test_an_opened_image_that_is_broken_is_passed_by_like_a_file(run: Path, photos: Path) -> None:
+    """Pillow opens it without a word, and reads it only when its pixels are wanted."""
+    content = (photos / "b" / "2.png").read_bytes()
+    predictor, errors = nas.Predictor(run, device="cpu"), []
+    good, cut = (Image.open(io.BytesIO(part)) for part in (content, content[: len(content) // 2]))
+    ((image, _),) = predictor.many([cut, good], skip=errors.append)
+    assert image is good and "broken image" in str(errors[0])
+    with pytest.raises(UserError, match="broken image"):
+        predictor(cut)
+
+
+def test_what_is_no_image_or_no_number_of_classes_is_one_line(run: Path, photos: Path) -> None:
+    predictor = nas.Predictor(run, device="cpu")
+    with pytest.raises(UserError, match=r"a file or a PIL.Image, not of the type ndarray"):
+        predictor(np.zeros((8, 8), dtype=np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"top is -1: must be at least 1"):
+        predictor(photos / "b" / "2.png", top=-1)
+
+
 def test_what_cannot_be_done_is_said(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size is 0"):
         nas.Predictor(run, batch_size=0)
