@@ -53,11 +53,13 @@ def stem(kind: str, in_channels: int, channels: int, multiplier: int) -> CifarSt
     """Builds the stem called `kind`; `multiplier` widens that for CIFAR.
 
     Raises:
-        UserError: no stem has that name.
+        UserError: no stem has that name, or it needs more channels.
     """
     if kind == "cifar":
         return CifarStem(in_channels, multiplier * channels)
     if kind == "imagenet":
+        if channels < 2:
+            raise UserError(f"channels is {channels}: the stem for ImageNet needs at least 2")
         return ImageNetStem(in_channels, channels)
     raise unknown_name("stem", kind, STEMS)
 
@@ -85,8 +87,8 @@ class Preprocess(nn.Module):
 class AuxiliaryHead(nn.Module):
     """The second classifier of DARTS's retraining, at 2/3 of the depth, on `[B, C, H, W]`.
 
-    Written for 8x8 maps on CIFAR (32x32 images) and 14x14 on ImageNet (224x224); 5x5 pooling must
-    leave 2x2. The head for ImageNet has no last batch norm, as in the code of DARTS.
+    Written for 8x8 maps on CIFAR (32x32 images) and 7x7 on ImageNet (224x224); 5x5 pooling must leave
+    2x2. The head for ImageNet has no last batch norm, as in the code of DARTS.
     """
 
     def __init__(self, stem: str, in_channels: int, num_classes: int) -> None:

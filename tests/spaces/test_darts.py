@@ -155,6 +155,11 @@ def test_supernet_has_one_choice_an_edge(nodes: int) -> None:
     assert len(supernet.names) == 2 * sum(2 + node for node in range(nodes))
 
 
+def test_a_stem_that_would_have_no_channels_is_refused() -> None:
+    with pytest.raises(UserError, match=r"channels is 1: the stem for ImageNet needs at least 2"):
+        space(DARTS, stem="imagenet", channels=1).build_supernet()
+
+
 def test_stems_divide_the_size_by_one_and_by_eight() -> None:
     for stem, divisor in (("cifar", 1), ("imagenet", 8)):
         network = space(DARTS, stem=stem).build_network(PUBLISHED["darts_v1"])
