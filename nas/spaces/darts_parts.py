@@ -87,8 +87,8 @@ class Preprocess(nn.Module):
 class AuxiliaryHead(nn.Module):
     """The second classifier of DARTS's retraining, at 2/3 of the depth, on `[B, C, H, W]`.
 
-    Written for 8x8 maps on CIFAR (32x32 images) and 7x7 on ImageNet (224x224); 5x5 pooling must leave
-    2x2. The head for ImageNet has no last batch norm, as in the code of DARTS.
+    Written for 8x8 maps on CIFAR (32x32 images) and 7x7 on ImageNet (224x224); 5x5 pooling must
+    leave 2x2. The head for ImageNet has no last batch norm, as in the code of DARTS.
     """
 
     def __init__(self, stem: str, in_channels: int, num_classes: int) -> None:
