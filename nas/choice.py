@@ -6,7 +6,7 @@ built-in cell spaces consist of; `nas.values` has sizes that are open.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +102,9 @@ class Decision(nn.Module):
         """Returns `out`, what was decided for, with the gradient that `select` asks for."""
         return out if self._gate is None else gated(out, self._gate, minus_sum=self._minus_sum)
 
-    def parts(self, option: str) -> Iterable[nn.Module]:
-        """The modules inside that `option` runs."""
-        return self.children()
+    def parts(self, index: int) -> Sequence[nn.Module]:
+        """The modules inside that the option at `index` runs."""
+        return list(self.children())
 
     def derived(self) -> nn.Module:
         """The plain module that does what the selected option does."""
@@ -169,8 +169,8 @@ class Choice(Decision):
             return torch.zeros_like(self.candidates[self._is_zero.index(True)](x))
         return total(terms)
 
-    def parts(self, option: str) -> Iterable[nn.Module]:
-        return (self.candidates[self.options.index(option)],)
+    def parts(self, index: int) -> Sequence[nn.Module]:
+        return [self.candidates[index]]
 
     def derived(self) -> nn.Module:
         return self.candidates[self._index]
@@ -247,7 +247,7 @@ class Repeat(Decision):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._weights is None:
-            for block in self.blocks[: self.depths[self._index]]:
+            for block in self.parts(self._index):
                 x = block(x)
             return self.gated(x)
         by_depth = {d: w for d, w in zip(self.depths, self._weights, strict=True) if w is not None}
@@ -258,11 +258,11 @@ class Repeat(Decision):
                 terms.append(by_depth[depth] * x)
         return total(terms)
 
-    def parts(self, option: str) -> Iterable[nn.Module]:
-        return self.blocks[: self.depths[self.options.index(option)]]
+    def parts(self, index: int) -> Sequence[nn.Module]:
+        return self.blocks[: self.depths[index]]
 
     def derived(self) -> nn.Module:
-        return nn.Sequential(*self.blocks[: self.depths[self._index]])
+        return nn.Sequential(*self.parts(self._index))
 
 
 def decisions(model: nn.Module) -> dict[str, list[Decision]]:

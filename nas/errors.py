@@ -34,4 +34,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest of the known names, as a question; empty where none is near."""
     by_lower = {known_name.lower(): known_name for known_name in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
+    return as_question(by_lower[close[0]] if close else None)
+
+
+def as_question(nearest: str | None) -> str:
+    """What may have been meant, to be put at the end of an error; empty for None."""
+    return f"; did you mean '{nearest}'?" if nearest else ""

@@ -82,7 +82,7 @@ def reached(model: nn.Module, choices: Mapping[str, str]) -> dict[str, str]:
         names.update(source.name for value in numbers for source in value.sources)
         if isinstance(module, Decision):
             names.add(module.name)
-            waiting.extend(module.parts(choices[module.name]))
+            waiting.extend(module.parts(module.options.index(choices[module.name])))
         else:
             waiting.extend(module.children())
     return {name: option for name, option in choices.items() if name in names}

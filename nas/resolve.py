@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nas.deploy.description import GENOTYPE
-from nas.errors import UserError, listing_allowed
+from nas.errors import UserError, as_question, listing_allowed
 from nas.genotype import Genotype
 from nas.genotype_text import parse_darts, parse_nasbench201
 from nas.nearby import nearest_genotype
@@ -36,8 +36,7 @@ def resolve_genotype(text: str) -> Genotype:
         raise UserError(f"genotype: cannot read {text!r}: {error.strerror}") from None
     if exists:
         return Genotype.load(path)
-    nearest = nearest_genotype(path, PUBLISHED)
-    hint = f"; did you mean '{nearest}'?" if nearest else ""
+    hint = as_question(nearest_genotype(path, PUBLISHED))
     if path.suffix == ".json" or len(path.parts) > 1:
         raise UserError(f"genotype: no such file: {path}{hint}")
     raise UserError(

@@ -25,6 +25,7 @@ from nas.network import build_network
 from nas.optimizers import OptimizerSettings, Updater
 from nas.training.run import num_cores, to_device
 from nas.training.search import Search
+from nas.training.tuning import mean_of_second_half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,10 +179,7 @@ class _Entrant:
         self._losses.append(loss.detach())
 
     def loss(self) -> float:
-        if self._has_diverged:
-            return math.inf
-        mean = float(torch.stack(self._losses[len(self._losses) // 2 :]).mean())
-        return mean if math.isfinite(mean) else math.inf
+        return math.inf if self._has_diverged else mean_of_second_half(self._losses)
 
 
 @contextmanager

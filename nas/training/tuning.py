@@ -5,9 +5,11 @@ the training was spent on others. A few steps of its own say how well it trains.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from nas.finite import NonFiniteLossError
 from nas.genotype import Genotype
@@ -47,5 +49,10 @@ def tuning_loss(run: Search, genotype: Genotype) -> float:
     finally:
         updater.zero_grad()
         model.load_state_dict(saved)
-    mean = float(torch.stack(losses[len(losses) // 2 :]).mean())
+    return mean_of_second_half(losses)
+
+
+def mean_of_second_half(losses: Sequence[Tensor]) -> float:
+    """Of the losses of the steps of a short training; infinite where it diverged."""
+    mean = float(torch.stack(list(losses[len(losses) // 2 :])).mean())
     return mean if math.isfinite(mean) else math.inf
