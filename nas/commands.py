@@ -1,7 +1,17 @@
 """What a user types to start a program of this package."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from nas.data.settings import DataSettings
+
+DECIDE_IMAGES = ("data.name", "data.path", "data.image_size", "data.test_fraction")
+"""Settings that decide which images there are, and which of them are test images."""
+
+DOWNLOADS = "data"
+"""Where data sets are downloaded to if nothing else is said."""
 
 
 def command_for(program: str) -> str:
@@ -12,3 +22,57 @@ def command_for(program: str) -> str:
     """
     is_installed = Path(sys.argv[0]).name.startswith("nas-")
     return f"nas-{program}" if is_installed else f"python {program}.py"
+
+
+def retraining(genotype: Path, settings: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
+    """The overrides that train what a search has derived, on the images it has searched with.
+
+    Args:
+        genotype: File of the derived genotype.
+        settings: All of the search, as by `flat_texts`.
+        overrides: Of its command line.
+    """
+    return [f"genotype={genotype}", *_model(settings), *_images(settings, overrides)]
+
+
+def _model(settings: Mapping[str, str]) -> list[str]:
+    """What a model of the user's own needs to be built once more."""
+    if settings.get("space.name") != "custom":
+        return []
+    start = "space.arguments."
+    given = {k.removeprefix(start): v for k, v in settings.items() if k.startswith(start)}
+    arguments = [f"network.arguments.{name}={value}" for name, value in given.items()]
+    return [f"network.model={settings['space.model']}", *arguments]
+
+
+def _images(settings: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
+    given = [o for o in overrides if o.split("=")[0] in ("data", *DECIDE_IMAGES)]
+    told = {override.split("=")[0] for override in given}
+    # What no override has said, an experiment has.
+    name, path = settings.get("data.name"), settings.get("data.path")
+    if name not in (None, DataSettings().name) and not told & {"data", "data.name"}:
+        given.insert(0, f"data={name}")
+        if path not in (None, "null", DOWNLOADS) and "data.path" not in told:
+            given.insert(1, f"data.path={path}")
+    return given
+
+
+def flat_texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as texts by dotted key, written as on the command line."""
+    texts: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            texts |= flat_texts(value, f"{prefix}{key}.")
+        else:
+            texts[f"{prefix}{key}"] = _text(value)
+    return texts
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value)

@@ -1,10 +1,13 @@
 """The commands that programs tell a user to go on with."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from nas.commands import command_for
+from nas.commands import command_for, flat_texts, retraining
+
+GENOTYPE = Path("runs/mine/genotype.json")
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,52 @@ def test_a_command_is_like_the_one_that_was_given(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [started])
     assert command_for("retrain") == expected
+
+
+def test_settings_are_written_as_on_a_command_line() -> None:
+    nested = {"seed": 1, "data": {"mean": [0.5, None], "path": None, "flip": True}, "empty": {}}
+    assert flat_texts(nested) == {
+        "seed": "1",
+        "data.mean": "[0.5, null]",
+        "data.path": "null",
+        "data.flip": "true",
+        "empty": "{}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "overrides", "expected"),
+    [
+        ({"name": "digits"}, ["epochs=3", "data.limit=9"], []),
+        ({"name": "digits"}, ["data=digits", "data.test_fraction=0.3"], None),
+        ({"name": "cifar10", "path": "data"}, ["data=cifar10"], None),
+        ({"name": "cifar10", "path": "data"}, ["experiment=x", "seed=3"], ["data=cifar10"]),
+        (
+            {"name": "cifar10", "path": "my data"},
+            ["experiment=x", "data.path=my data"],
+            ["data=cifar10", "data.path=my data"],
+        ),
+        (
+            {"name": "image_folder", "path": "photos"},
+            ["experiment=mine"],
+            ["data=image_folder", "data.path=photos"],
+        ),
+        ({"name": "stripes"}, ["data.name=stripes"], None),
+    ],
+)
+def test_a_retraining_is_told_the_images_of_the_search(
+    data: dict[str, str], overrides: list[str], expected: list[str] | None
+) -> None:
+    """Without a word `retrain.py` takes the digits; an experiment may have named others."""
+    found = retraining(GENOTYPE, flat_texts({"data": data}), overrides)
+    assert found == [f"genotype={GENOTYPE}", *(overrides if expected is None else expected)]
+
+
+def test_a_retraining_is_told_the_model_of_the_search() -> None:
+    space = {"name": "custom", "model": "my_net.MyNet", "arguments": {"depth": 4, "wide": True}}
+    assert retraining(GENOTYPE, flat_texts({"space": space}), ()) == [
+        f"genotype={GENOTYPE}",
+        "network.model=my_net.MyNet",
+        "network.arguments.depth=4",
+        "network.arguments.wide=true",
+    ]

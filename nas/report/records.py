@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from nas.commands import flat_texts
 from nas.deploy.description import DESCRIPTION, GENOTYPE, ModelDescription
 from nas.errors import UserError
 from nas.genotype import Genotype
@@ -161,8 +162,8 @@ class RunRecord:
             folder=folder,
             kind=kind,
             metrics=metrics,
-            settings=flat(_yaml(folder / ".hydra" / "config.yaml")),
-            defaults=flat(_yaml(folder / ".hydra" / "defaults.yaml")),
+            settings=flat_texts(_yaml(folder / ".hydra" / "config.yaml")),
+            defaults=flat_texts(_yaml(folder / ".hydra" / "defaults.yaml")),
             overrides=tuple(map(str, given)) if result is None else result.overrides,
             result=result,
             facts=facts,
@@ -214,27 +215,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         if math.isfinite(line.get("epoch", math.nan)):
             metrics.append(line)
     return metrics
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Nested settings as texts by dotted key, written as on the command line."""
-    texts: Settings = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            texts |= flat(value, f"{prefix}{key}.")
-        else:
-            texts[f"{prefix}{key}"] = _text(value)
-    return texts
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
-    return str(value)
 
 
 def _kind(metrics: Iterable[Mapping[str, float]]) -> str:

@@ -4,6 +4,8 @@ import math
 import shlex
 from collections.abc import Iterable, Sequence
 
+from nas.commands import retraining
+from nas.deploy.description import GENOTYPE
 from nas.errors import UserError
 from nas.report.charts import SMALL, Line, chart, key, short
 from nas.report.markup import Markup, code, facts, join, section, table, tag
@@ -290,12 +292,9 @@ def _commands(run: RunRecord) -> Markup:
     if not run.is_finished:
         commands.insert(0, ("Go on", [program, f"run_dir={folder}", "resume=true"]))
     elif run.kind == "search":
-        is_own = any(o.startswith("data.name=") for o in overrides)  # which no file of conf/ has
-        told = "data.name" in run.settings and not is_own
-        data = [f"data={run.settings['data.name']}"] if told else []
-        data += [o for o in overrides if o.startswith("data.")]
-        genotype = f"genotype={run.folder / 'genotype.json'}"
-        commands.append(("Train what was derived", ["retrain.py", genotype, *data, *_model(run)]))
+        genotype = run.folder / GENOTYPE
+        trained = retraining(genotype, run.settings, overrides)
+        commands.append(("Train what was derived", ["retrain.py", *trained]))
         again = [program, f"run_dir={folder}", "resume=true", "derive=sampled"]
         commands.append(("Derive once more, by another rule", again))
     else:
@@ -307,16 +306,6 @@ def _commands(run: RunRecord) -> Markup:
         line = shlex.join(["python", *words])
         parts += [tag("h4", name), tag("pre", line)]
     return section("Commands", *parts)
-
-
-def _model(run: RunRecord) -> list[str]:
-    """The overrides that a retraining needs for a model of the user's own."""
-    if run.settings.get("space.name") != "custom":
-        return []
-    start = "space.arguments."
-    given = {k.removeprefix(start): v for k, v in run.settings.items() if k.startswith(start)}
-    arguments = [f"network.arguments.{name}={value}" for name, value in given.items()]
-    return [f"network.model={run.settings.get('space.model', '')}", *arguments]
 
 
 def _environment(run: RunRecord) -> Markup | None:

@@ -4,15 +4,14 @@ import json
 import logging
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
 from nas.budget import FrontPoint
-from nas.commands import command_for
-from nas.data import DataSettings
+from nas.commands import command_for, flat_texts, retraining
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
 from nas.genotype import Genotype
@@ -26,7 +25,6 @@ from nas.monitor.search import log_genotype
 from nas.network import Cost
 from nas.outline import outline, parts_of
 from nas.release import release
-from nas.spaces import Custom
 from nas.sweep import SUMMARY
 from nas.training.description import describe_network
 from nas.training.loop import FILE_LOGGER
@@ -38,9 +36,6 @@ from nas.training.tracking import result_text
 PICTURE = "cell.png"
 NETWORK_PICTURE = "network.png"
 PROBABILITIES_PICTURE = "probabilities.png"
-
-SAME_IMAGES = ("data", "data.name", "data.path", "data.image_size", "data.test_fraction")
-"""Overrides that decide which images there are, and which of them are test images."""
 
 NOTEWORTHY = 1.0
 """Percent by which a point of the front must be better to be worth a note."""
@@ -90,7 +85,7 @@ def finish_search(
     if run.budget is not None:
         final["result/cost"] = run.budget.cost(genotype)
     made = [GENOTYPE, PICTURE, PROBABILITIES_PICTURE, *more, "metrics.jsonl"]
-    retraining = f"{command_for('retrain')} genotype={folder / GENOTYPE}"
+    trained = retraining(folder / GENOTYPE, flat_texts(run.folder.settings), overrides)
     rows = [
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", short_text(genotype)),
@@ -99,10 +94,7 @@ def finish_search(
         *_budget_rows(run, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join(made)})"),
-        (
-            "next",
-            " ".join([retraining, *_model(run), *retrain_data(run.folder.settings, overrides)]),
-        ),
+        ("next", f"{command_for('retrain')} {shlex.join(trained)}"),
         ("watch", _watch(folder)),
     ]
     _log_result(run, genotype, final, rows)
@@ -131,31 +123,6 @@ def _log_result(
             log.results(step, metrics)
             log_genotype(log, "result", genotype, step, "result")
             log.text("result", result_text(rows), step)
-
-
-def _model(run: Search) -> list[str]:
-    """The overrides that a retraining needs for a model of the user's own."""
-    space = run.space
-    if not isinstance(space, Custom):
-        return []
-    given = [f"network.arguments.{name}={value}" for name, value in space.arguments.items()]
-    return [f"network.model={space.model_name}", *given]
-
-
-def retrain_data(settings: Mapping[str, object], overrides: Sequence[str]) -> list[str]:
-    """What says which images, for a retraining on those of a search.
-
-    Args:
-        settings: All of the search, nested.
-        overrides: Of its command line.
-    """
-    given = [override for override in overrides if override.split("=")[0] in SAME_IMAGES]
-    section = settings.get("data")
-    name = section.get("name") if isinstance(section, Mapping) else None
-    is_told = any(override.startswith(("data=", "data.name=")) for override in given)
-    if name not in (None, DataSettings().name) and not is_told:  # an experiment has said it
-        given.insert(0, f"data={name}")
-    return [shlex.quote(override) for override in given]
 
 
 def _budget_rows(

@@ -71,7 +71,7 @@ def test_a_search_has_all_its_sections(tmp_path: Path, capsys: pytest.CaptureFix
     assert "9.9.9" in page and "cpu: of a test" in page
     assert "nor_conv_3x3 from node 0 to 1" in page  # of the picture, for those who do not see it
     assert "python search.py epochs=3" in page
-    assert f"retrain.py genotype={run}/genotype.json data=digits" in page
+    assert f"retrain.py genotype={run}/genotype.json<" in page
     assert "prefers-color-scheme: dark" in page and "@media print" in page
 
 

@@ -8,7 +8,7 @@ import pytest
 from report_helpers import write_search
 
 from nas.errors import UserError
-from nas.report.records import RunRecord, find_runs, flat, read_metrics
+from nas.report.records import RunRecord, find_runs, read_metrics
 
 
 def test_a_search_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -81,14 +81,3 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=message):
             find_runs([tmp_path / name])
-
-
-def test_settings_become_texts_by_dotted_key() -> None:
-    nested = {"a": {"b": None, "c": {}, "d": [1, True]}, "e": 0.003, "f": False}
-    assert flat(nested) == {
-        "a.b": "null",
-        "a.c": "{}",
-        "a.d": "[1, true]",
-        "e": "0.003",
-        "f": "false",
-    }
