@@ -2,7 +2,7 @@
 
 Each layer and function that a network of the space can run is timed by itself, at the sizes that
 it has there. The latency table that is written, `latency.json`, predicts any network of the space
-(`nas.latency`); how well, random networks tell that are measured as a whole.
+(`nas.cost.latency`); how well, random networks tell that are measured as a whole.
 """
 
 import conf.at_once  # noqa: F401, I001 - before what takes seconds
@@ -18,7 +18,7 @@ from conf.build import build_space
 from conf.profile_schema import ProfileConfig
 from nas.data import DataInfo, describe_images
 from nas.files import check_writable
-from nas.latency import Conditions, LatencyTable
+from nas.cost.latency import Conditions, LatencyTable
 from nas.monitor.console import summary_table
 from nas.probe import probe
 from nas.spaces import Custom

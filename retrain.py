@@ -16,8 +16,8 @@ from conf.schema import RetrainConfig
 from nas.data import load_retrain_data
 from nas.genotype import Genotype
 from nas.network import Cost, build_network, check_input, network_cost
-from nas.optimizers import Updater
-from nas.resolve import resolve_genotype
+from nas.optimisation.optimizers import Updater
+from nas.genotype.resolve import resolve_genotype
 from nas.sync_norm import synchronise_batch_norm
 from nas.training.allocator import keep_freed_memory
 from nas.training.loop import RunFolder

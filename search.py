@@ -27,14 +27,14 @@ from conf.build import (
 )
 from conf.network_schema import NetworkConfig
 from conf.schema import SearchConfig
-from nas.budget import FrontPoint
+from nas.cost.budget import FrontPoint
 from nas.data import SearchData, load_search_data
-from nas.deriver import derive_argmax
+from nas.deriving.deriver import derive_argmax
 from nas.errors import UserError
-from nas.fused import accelerate
+from nas.kernels.fused import accelerate
 from nas.genotype import Genotype
 from nas.probe import probe
-from nas.samplers import SAMPLERS, SampleSource
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import Custom, SearchSpace
 from nas.supernet import Supernet
 from nas.sync_norm import synchronise_batch_norm

@@ -14,8 +14,8 @@ from torch import nn
 from benchmarks.measure import Step
 from benchmarks.subjects import WEIGHTS, Setting
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
-from nas.optimizers import Updater
+from nas.genotype.text import genotype_text
+from nas.optimisation.optimizers import Updater
 from nas.spaces import darts
 
 _DARTS_NAMES = {

@@ -16,7 +16,7 @@ import torch
 from benchmarks import programs
 from benchmarks.measure import print_table, save
 from benchmarks.ranking import load_search
-from nas.deriver import draw_genotype
+from nas.deriving.deriver import draw_genotype
 from nas.genotype import Genotype
 from nas.training.search import Search
 

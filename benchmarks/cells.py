@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks import programs
 from benchmarks.measure import print_table, save
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
-from nas.published import PUBLISHED
+from nas.genotype.published import PUBLISHED
+from nas.genotype.text import genotype_text
 from nas.training.run import choose_device
 
 EXPERIMENTS = {"darts": "gdas_darts_code", "gdas_frc": "gdas_frc"}

@@ -15,9 +15,9 @@ from torch import nn
 import nas
 from benchmarks.measure import Stopwatch, print_table, save
 from benchmarks.subjects import random_batch
-from nas.bilevel import Learner
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.bilevel import Learner
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import MobileNet, ModelSpace, ViT
 from nas.supernet import Sample, Supernet
 from nas.training.run import choose_device

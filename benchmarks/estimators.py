@@ -28,13 +28,13 @@ from benchmarks.one_choice import (
 )
 from benchmarks.subjects import LOGITS, WEIGHTS
 from benchmarks.whole_update import Updates, figures
-from nas.bilevel import Batch, Learner
 from nas.data import Cycle, DataSettings, SearchData
 from nas.data.load import load_search_data
-from nas.fused import accelerate
-from nas.gumbel import gumbel_noise, gumbel_softmax
-from nas.optimizers import Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.kernels.fused import accelerate
+from nas.optimisation.bilevel import Batch, Learner
+from nas.optimisation.optimizers import Updater
+from nas.sampling.gumbel import gumbel_noise, gumbel_softmax
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import NASBench201
 from nas.spaces.nasbench201 import OPERATIONS
 from nas.supernet import Supernet

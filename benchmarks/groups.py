@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.estimators import NONE, Row, add_supernet_options, load, make_learner
 from benchmarks.measure import Stopwatch, print_table, save
 from benchmarks.whole_update import figures
-from nas.bilevel import Alternating, Batch, Learner, split
 from nas.data import Cycle
+from nas.optimisation.bilevel import Alternating, Batch, Learner, split
 from nas.training.run import choose_device
 
 REPETITIONS = 3

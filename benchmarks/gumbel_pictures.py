@@ -1,7 +1,8 @@
 """The pictures of docs/gumbel.md: `python -m benchmarks.gumbel_pictures`.
 
-Every point and curve comes from the functions that a search uses (`nas.gumbel`, `nas.estimators`).
-The same seed draws the same files. Colours are variables of the SVG, light or dark as the page is.
+Every point and curve comes from the functions that a search uses (`nas.sampling.gumbel`,
+`nas.sampling.estimators`). The same seed draws the same files. Colours are
+variables of the SVG, light or dark as the page is.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from benchmarks import small_problem as problem
 from nas.files import replace_text
-from nas.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
+from nas.sampling.gumbel import gumbel_max, gumbel_noise, gumbel_softmax, straight_through
 
 FOLDER = Path("docs/pictures")
 OPTIONS = ("none", "skip_connect", "nor_conv_3x3")

@@ -25,10 +25,10 @@ from benchmarks.measure import print_table, save
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from conf.settings import Launch
-from nas.bilevel import Batch
+from nas.genotype.resolve import resolve_genotype
 from nas.monitor.memory import resident_mib
-from nas.resolve import resolve_genotype
-from nas.samplers import SAMPLERS
+from nas.optimisation.bilevel import Batch
+from nas.sampling.samplers import SAMPLERS
 from nas.training.loop import Loop
 
 RETRAIN = "retrain"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.bilevel import Batch, Learner
-from nas.samplers import Sampler
+from nas.optimisation.bilevel import Batch, Learner
+from nas.sampling.samplers import Sampler
 from nas.supernet import Sample
 
 
@@ -75,7 +75,7 @@ class Draws:
         return cls(indices, jacobians.double())
 
     def gradients(self, products: Tensor, baseline: float = 0.0) -> Tensor:
-        """The estimates `[D, K]` from the inner products `[K]`, see `nas.baseline`."""
+        """The estimates `[D, K]` from the inner products `[K]`, see `nas.sampling.baseline`."""
         centred = products[self.indices] - baseline
         return centred[:, None] * self.jacobians + baseline * self.jacobians.mean(0)
 

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.measure import Stopwatch, print_table, save, wait_for
 from benchmarks.step import SPACES
 from benchmarks.subjects import Setting, SupernetSteps, random_batch
-from nas.fused import KERNELS
+from nas.kernels.fused import KERNELS
 from nas.training.allocator import keep_freed_memory
 from nas.training.run import PRECISIONS, autocast_for, choose_device, use_precision
 

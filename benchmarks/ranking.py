@@ -25,12 +25,12 @@ from benchmarks.measure import print_table, save
 from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
 from conf.settings import Launch
-from nas.benchmark_table import BenchmarkTable
-from nas.deriver import draw_genotype
+from nas.deriving.deriver import draw_genotype
+from nas.deriving.scores import SCORES
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.scores import SCORES
 from nas.spaces import SearchSpace
+from nas.tables.benchmark_table import BenchmarkTable
 from nas.training.checkpoint import last_checkpoint, saved_overrides
 from nas.training.scoring import TUNING, VALIDATION, training_free
 from nas.training.search import Search

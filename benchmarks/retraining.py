@@ -26,8 +26,8 @@ from benchmarks.measure import MIB, print_table, save, wait_for
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, register_schemas
 from conf.settings import Launch
-from nas.bilevel import Batch
-from nas.resolve import resolve_genotype
+from nas.genotype.resolve import resolve_genotype
+from nas.optimisation.bilevel import Batch
 from nas.training.retrain import Retrain
 from nas.training.run import choose_device
 

@@ -17,7 +17,7 @@ import torch
 from benchmarks.measure import Stopwatch, peak_mib, print_table, save, tensors_mib
 from benchmarks.roofline import Machine, cost_of
 from benchmarks.subjects import Setting, SupernetSteps, random_batch
-from nas.fused import KERNELS
+from nas.kernels.fused import KERNELS
 from nas.spaces import NASBench201
 from nas.training.allocator import keep_freed_memory
 from nas.training.run import PRECISIONS, autocast_for, choose_device

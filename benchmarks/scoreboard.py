@@ -27,10 +27,10 @@ import torch
 
 from benchmarks.measure import save
 from benchmarks.ranking import load_search, rank_genotypes
-from nas.benchmark_table import BenchmarkTable
 from nas.errors import UserError
-from nas.genotype_text import nasbench201_text, parse_nasbench201
+from nas.genotype.text import nasbench201_text, parse_nasbench201
 from nas.sweep import SUMMARY, Result
+from nas.tables.benchmark_table import BenchmarkTable
 from nas.training.scoring import TUNING, VALIDATION
 
 ROOT = Path(__file__).parent.parent

@@ -18,8 +18,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from nas.estimators import reinmax
-from nas.gumbel import gumbel_max, gumbel_softmax, straight_through
+from nas.sampling.estimators import reinmax
+from nas.sampling.gumbel import gumbel_max, gumbel_softmax, straight_through
 
 OUTPUTS = torch.tensor([0.0, 0.5, 1.5], dtype=torch.float64)
 """What each option puts out; the first is `none`."""

@@ -17,9 +17,9 @@ from benchmarks.authors import AuthorsChild, AuthorsSteps, fits
 from benchmarks.measure import Step, Stopwatch, peak_mib, print_table, save, tensors_mib
 from benchmarks.roofline import CostCounter, Machine, cost_of
 from benchmarks.subjects import ChildSteps, Setting, Space, SupernetSteps, random_batch
-from nas.bilevel import Batch
 from nas.data import Cycle
 from nas.data.memory import Augmentation, MemoryLoader
+from nas.optimisation.bilevel import Batch
 from nas.spaces import DARTS, NASBench201
 from nas.training.allocator import keep_freed_memory
 from nas.training.run import PRECISIONS, autocast_for, choose_device, use_precision

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Step
-from nas.bilevel import Batch, Learner
-from nas.fused import accelerate
 from nas.genotype import Genotype
+from nas.kernels.fused import accelerate
 from nas.ops import Norm
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.bilevel import Batch, Learner
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import DARTS, NASBench201, darts, nasbench201
 from nas.spaces.cell import child_edges
 from nas.supernet import Supernet
@@ -58,7 +58,7 @@ class Setting:
 
 
 class SupernetSteps:
-    """The two steps of a search, as `nas.bilevel` runs them."""
+    """The two steps of a search, as `nas.optimisation.bilevel` runs them."""
 
     def __init__(self, setting: Setting, sampler: str, kernels: str) -> None:
         self.setting = setting

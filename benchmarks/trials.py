@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import injection
 from benchmarks.injection import Fault, Outcome, Running
-from nas.bilevel import Learner
+from nas.optimisation.bilevel import Learner
 from nas.training.checkpoint import last_checkpoint
 from nas.training.retrain import Retrain
 

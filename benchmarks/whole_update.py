@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.one_choice import Draws
-from nas.bilevel import Batch, Learner
+from nas.optimisation.bilevel import Batch, Learner
 from nas.supernet import Sample
 
 

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from conf.network_schema import NetworkConfig
 from conf.ranges import at_least
-from nas.costs import COSTS
+from nas.cost.costs import COSTS
 from nas.errors import unknown_name
 
 
@@ -49,7 +49,7 @@ class BudgetConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CountedBudgetConfig(BudgetConfig):
-    """A limit on what is counted, see `nas.costs`."""
+    """A limit on what is counted, see `nas.cost.costs`."""
 
     target: float | None = None  # limit, in the unit of the cost
 

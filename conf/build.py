@@ -10,9 +10,19 @@ from torch import nn
 
 from conf.network_schema import NetworkConfig
 from conf.schema import RetrainConfig, SearchConfig
-from nas.baseline import RunningMean
-from nas.benchmark_table import BenchmarkTable
-from nas.bilevel import (
+from nas.cost.budget import Budget, cost_range
+from nas.cost.costs import COSTS, UNITS, CostModel, fit_linear, latency_of, num_fitted
+from nas.cost.latency import LatencyTable
+from nas.data import DataInfo
+from nas.data.order import derived_seed
+from nas.deriving.scores import check_score
+from nas.distributed import ALONE, Ranks
+from nas.errors import UserError
+from nas.genotype import Genotype
+from nas.monitor.console import Progress
+from nas.network import build_network, check_sizes
+from nas.ops import OPERATIONS, Norm
+from nas.optimisation.bilevel import (
     Alternating,
     Learner,
     LogitsGradient,
@@ -20,26 +30,16 @@ from nas.bilevel import (
     first_order_gradient,
     score_function_gradient,
 )
-from nas.budget import Budget, cost_range
-from nas.costs import COSTS, UNITS, CostModel, fit_linear, latency_of, num_fitted
-from nas.data import DataInfo
-from nas.data.order import derived_seed
-from nas.distributed import ALONE, Ranks
-from nas.errors import UserError
-from nas.genotype import Genotype
-from nas.latency import LatencyTable
-from nas.monitor.console import Progress
-from nas.network import build_network, check_sizes
-from nas.ops import OPERATIONS, Norm
-from nas.optimizers import Updater
-from nas.samplers import SampleSource
-from nas.scores import check_score
+from nas.optimisation.optimizers import Updater
+from nas.optimisation.unrolled import SecondOrder
+from nas.sampling.baseline import RunningMean
+from nas.sampling.samplers import SampleSource
 from nas.spaces import SPACES, Custom, SearchSpace, nasbench201
+from nas.tables.benchmark_table import BenchmarkTable
 from nas.training.finals import Finals
 from nas.training.retrain import Recipe
 from nas.training.run import autocast_for
 from nas.training.search import SearchSchedule
-from nas.unrolled import SecondOrder
 
 
 def build_space(

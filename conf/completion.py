@@ -62,7 +62,7 @@ def _values(program: str, key: str) -> Candidates:
         names = outline.options(key, program)
         return [(name, outline.summary(key, name)) for name in names]
     if key == "genotype":
-        return list(outline.literal("nas/published.py", "ABOUT").items())
+        return list(outline.literal("nas/genotype/published.py", "ABOUT").items())
     if key == "hydra/launcher":
         return list(LAUNCHERS.items())
     if key == "device":

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from conf.network_schema import NetworkConfig
 from conf.ranges import at_least
+from nas.deriving.scores import SCORES
 from nas.errors import unknown_name
-from nas.scores import SCORES
 from nas.training.scoring import TUNING, VALIDATION
 
 

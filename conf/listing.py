@@ -70,9 +70,9 @@ OTHERS: dict[str, tuple[str, Callable[[], dict[str, str]]]] = {
     ),
     "scores": (
         "warm_start.score=NAME, derive.judges=[NAME,...]",
-        lambda: outline.registered("nas/scores.py", "SCORES"),
+        lambda: outline.registered("nas/deriving/scores.py", "SCORES"),
     ),
-    "genotypes": ("genotype=NAME", lambda: outline.literal("nas/published.py", "ABOUT")),
+    "genotypes": ("genotype=NAME", lambda: outline.literal("nas/genotype/published.py", "ABOUT")),
     "launchers": ("-m hydra/launcher=NAME", lambda: LAUNCHERS),
 }
 """What is no group, each with how it is used."""

@@ -21,7 +21,12 @@ MISSING = "???"
 SOURCES = (
     *("conf/schema.py", "conf/space_schema.py", "conf/derive_schema.py", "conf/budget_schema.py"),
     *("conf/network_schema.py", "conf/profile_schema.py", "conf/export_schema.py"),
-    *("nas/data/settings.py", "nas/optimizers.py", "nas/collapse.py", "nas/finite.py"),
+    *(
+        "nas/data/settings.py",
+        "nas/optimisation/optimizers.py",
+        "nas/optimisation/collapse.py",
+        "nas/optimisation/finite.py",
+    ),
 )
 """Where the classes of the settings are."""
 

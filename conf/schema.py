@@ -33,16 +33,16 @@ from conf.space_schema import (
     NASBench201Config,
     ViTConfig,
 )
-from nas.baseline import BASELINES
-from nas.bilevel import ORDERS
-from nas.collapse import CollapseSettings
 from nas.data import DataSettings
+from nas.deriving.scores import SCORES
 from nas.errors import unknown_name
-from nas.finite import NonFiniteSettings
-from nas.fused import KERNELS
-from nas.optimizers import OptimizerSettings
-from nas.samplers import SAMPLERS, WEIGHT_SAMPLES
-from nas.scores import SCORES
+from nas.kernels.fused import KERNELS
+from nas.optimisation.bilevel import ORDERS
+from nas.optimisation.collapse import CollapseSettings
+from nas.optimisation.finite import NonFiniteSettings
+from nas.optimisation.optimizers import OptimizerSettings
+from nas.sampling.baseline import BASELINES
+from nas.sampling.samplers import SAMPLERS, WEIGHT_SAMPLES
 from nas.training.run import PRECISIONS
 
 

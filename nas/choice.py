@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.kernels import element_sum, inner_product
+from nas.kernels.arithmetic import element_sum, inner_product
+from nas.kernels.pending import Pending
 from nas.ops import Zero
-from nas.pending import Pending
 
 NOT_CONNECTED = -1
 """The decision for no candidate at all: the edge is not there."""

@@ -14,6 +14,7 @@ from typing import Any
 from nas.errors import UserError, unknown_name
 from nas.files import check_writable
 from nas.genotype import Genotype
+from nas.genotype.resolve import resolve_genotype
 from nas.monitor.animation import write_animation
 from nas.monitor.drawing import save_figure, save_genotype_picture
 from nas.monitor.history import History
@@ -22,7 +23,6 @@ from nas.monitor.panels import draw_curves, draw_heat_maps
 from nas.monitor.run_log import METRICS_FILE
 from nas.outline import outline
 from nas.report.records import RunRecord
-from nas.resolve import resolve_genotype
 from nas.spaces import SPACES, Custom
 
 FORMATS = ("png", "svg", "gif")

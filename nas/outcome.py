@@ -16,7 +16,7 @@ from torch import nn
 from nas.deploy.load import load
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.genotype_text import short_text
+from nas.genotype.text import short_text
 from nas.monitor.drawing import draw_genotype
 from nas.monitor.overview import draw_overview
 from nas.report.records import RunRecord

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Choice
 from nas.errors import UserError
-from nas.pending import value_of
+from nas.kernels.pending import value_of
 
 
 class PartialChoice(Choice):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.choice import Choice, Decision, InputChoice, Repeat, decisions
+from nas.deriving.recalibration import buffers_restored
 from nas.errors import UserError
 from nas.plain import decide
-from nas.recalibration import buffers_restored
 
 
 def probe(model: nn.Module, images: Tensor, num_classes: int) -> None:

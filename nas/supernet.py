@@ -27,7 +27,7 @@ class Sample:
         indices: The option of each choice where one path runs (its weights are then one-hot), or
             `NOT_CONNECTED`; None where all candidates run.
         minus_sum: On one path: `dL/dweights` of the sampled option is `<dL/dout, o_k(x)> -
-            sum(dL/dout)`, see `nas.samplers`, instead of the first term alone.
+            sum(dL/dout)`, see `nas.sampling.samplers`, instead of the first term alone.
     """
 
     weights: Tensor

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.baseline import RunningMean
-from nas.bilevel import (
+from nas.choice import Choice
+from nas.distributed import Ranks
+from nas.optimisation.bilevel import (
     Alternating,
     Batch,
     Learner,
@@ -21,13 +22,12 @@ from nas.bilevel import (
     first_order_gradient,
     score_function_gradient,
 )
-from nas.choice import Choice
-from nas.distributed import Ranks
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.optimisation.unrolled import SecondOrder
+from nas.sampling.baseline import RunningMean
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.sync_norm import synchronise_batch_norm
-from nas.unrolled import SecondOrder
 
 BATCH, STEPS = 16, 5
 CASES = {

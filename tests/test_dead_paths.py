@@ -20,14 +20,14 @@ from supernet_helpers import (
 )
 from torch import Tensor, nn
 
-from nas.bilevel import Alternating, Learner, LogitsGradient, first_order_gradient
 from nas.choice import Choice
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS
+from nas.optimisation.bilevel import Alternating, Learner, LogitsGradient, first_order_gradient
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.optimisation.unrolled import SecondOrder
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import SearchSpace, darts, nasbench201
 from nas.spaces.cell import live_edges
 from nas.supernet import Sample, Supernet
-from nas.unrolled import SecondOrder
 
 # What is not computed
 

@@ -16,22 +16,22 @@ from supernet_helpers import SETTINGS, batch, build, generator, loss_of
 from test_partial import by_definition
 from torch import Tensor, nn
 
-from nas.bilevel import Alternating, Learner
 from nas.choice import Choice
-from nas.deriver import derive_argmax, draw_genotype
+from nas.deriving.deriver import derive_argmax, draw_genotype
 from nas.edge_normalization import EdgeNormalization, edge_scores
-from nas.fused import accelerate
 from nas.genotype import Genotype
+from nas.kernels.fused import accelerate
 from nas.network import build_network
 from nas.ops import Norm
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.bilevel import Alternating, Learner
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.optimisation.unrolled import SecondOrder
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import DARTS, GDASFixedReduction, SearchSpace
 from nas.spaces.cell import supernet_edges
 from nas.spaces.darts import Cell
 from nas.spaces.darts_parts import Preprocess
 from nas.supernet import Supernet
-from nas.unrolled import SecondOrder
 
 PLAIN = DARTS(in_channels=3, num_classes=4, channels=4, cells=3, nodes=2, edge_normalization=True)
 FIXED = GDASFixedReduction(

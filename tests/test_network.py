@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Genotype
+from nas.genotype.published import PUBLISHED
 from nas.network import DropPath, build_network, network_cost
-from nas.published import PUBLISHED
 from nas.spaces import SPACES
 
 SMALL = {

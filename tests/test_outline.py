@@ -5,9 +5,9 @@ import torch
 
 from nas.errors import UserError
 from nas.genotype import Genotype
+from nas.genotype.resolve import resolve_genotype
 from nas.network import build_network, network_cost
 from nas.outline import Part, outline
-from nas.resolve import resolve_genotype
 from nas.spaces import SPACES
 
 CIFAR = {"in_channels": 3, "num_classes": 10, "image_size": 32}

@@ -21,11 +21,11 @@ from test_dead_paths import count_calls
 from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Choice, connects
-from nas.deriver import derive_argmax
+from nas.deriving.deriver import derive_argmax
 from nas.errors import UserError
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import DARTS, GDASFixedReduction, NASBench201, SearchSpace
 from nas.supernet import Supernet
 

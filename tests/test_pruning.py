@@ -18,8 +18,8 @@ from test_dead_paths import count_calls
 from torch import Tensor, nn
 
 from nas.choice import Choice
-from nas.deriver import derive_argmax, derive_sampled
-from nas.samplers import SAMPLERS, SampleSource
+from nas.deriving.deriver import derive_argmax, derive_sampled
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import SearchSpace
 from nas.supernet import Supernet
 

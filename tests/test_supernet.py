@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from nas.choice import Choice
 from nas.errors import UserError
-from nas.gumbel import gumbel_noise
 from nas.ops import Zero
-from nas.samplers import SAMPLERS
+from nas.sampling.gumbel import gumbel_noise
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import SearchSpace, darts, nasbench201
 from nas.supernet import Supernet
 

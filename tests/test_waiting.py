@@ -11,10 +11,10 @@ import torch
 from supernet_helpers import SPACES, generator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.bilevel import Alternating, Batch, Learner, SingleLevel
-from nas.fused import accelerate
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.kernels.fused import accelerate
+from nas.optimisation.bilevel import Alternating, Batch, Learner, SingleLevel
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.training.run import autocast_for
 

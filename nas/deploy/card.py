@@ -6,7 +6,7 @@ from typing import Any
 from nas.deploy.description import Difference, ModelDescription
 from nas.deploy.formats import FORMATS, INPUT, OUTPUT
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
+from nas.genotype.text import genotype_text
 
 PICTURE = "cell.png"
 

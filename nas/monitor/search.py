@@ -7,9 +7,7 @@ from textwrap import wrap
 import torch
 from torch import Tensor
 
-from nas.benchmark_table import BenchmarkTable
-from nas.collapse import num_parameter_free, num_skips_in_a_cell
-from nas.deriver import normalised_entropy
+from nas.deriving.deriver import normalised_entropy
 from nas.genotype import Genotype
 from nas.monitor.custom_charts import search_charts
 from nas.monitor.drawing import draw_cell, draw_list, split_choices
@@ -18,6 +16,8 @@ from nas.monitor.history import History
 from nas.monitor.operations import operation_family
 from nas.monitor.panels import draw_heat_maps
 from nas.monitor.run_log import RunLog
+from nas.optimisation.collapse import num_parameter_free, num_skips_in_a_cell
+from nas.tables.benchmark_table import BenchmarkTable
 
 
 def margin(probabilities: Tensor) -> float:

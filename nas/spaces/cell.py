@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from nas.choice import Choice, connects, silent_gate
 from nas.edge_normalization import EdgeNormalization
 from nas.genotype import Edge, Genotype
+from nas.kernels.pending import Pending, total
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
-from nas.pending import Pending, total
 
 EdgeFactory = Callable[[Edge, int, int], nn.Module | None]
 """Builds the module of an edge from (edge, channels, stride); None for no connection."""

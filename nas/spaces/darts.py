@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
+from nas.kernels.pending import state_of
 from nas.ops import Norm
 from nas.partial import check_partial_channels
-from nas.pending import state_of
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.darts_genotype import check
 from nas.spaces.darts_parts import AuxiliaryHead, FixedReduction, Preprocess, stem

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
+from nas.kernels.pending import state_of
 from nas.ops import AveragePool2d, FactorizedReduce, Norm, ReLUConvBN
-from nas.pending import state_of
 
 
 class CifarStem(nn.Module):

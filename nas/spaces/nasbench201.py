@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
+from nas.kernels.pending import state_of, total
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
 from nas.partial import check_partial_channels
-from nas.pending import state_of, total
 from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, live_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, other_operations, parse_edges
 

@@ -8,10 +8,10 @@ import torch
 
 from nas.data import Cycle
 from nas.data.order import derived_seed
-from nas.finite import check_finite
+from nas.deriving.perturbation import Decision, Perturbation
 from nas.genotype import Genotype
 from nas.monitor.console import Progress
-from nas.perturbation import Decision, Perturbation
+from nas.optimisation.finite import check_finite
 from nas.supernet import Sample
 from nas.training.loop import FILE_LOGGER
 from nas.training.search import Search
@@ -23,14 +23,14 @@ LEARNING_RATE_FACTOR = 0.1
 def by_perturbation(
     run: Search, *, num_paths: int, max_images: int | None, tuning_steps: int, seed: int
 ) -> tuple[Genotype, float]:
-    """The genotype that `nas.perturbation` finds, and its accuracy.
+    """The genotype that `nas.deriving.perturbation` finds, and its accuracy.
 
     The supernet's weights are then those of the last tuning, and its masks leave one option a
     choice. No checkpoint is written, so a run that is resumed derives from where the search ended.
 
     Args:
         run: The finished search.
-        num_paths: See `nas.perturbation`.
+        num_paths: See `nas.deriving.perturbation`.
         max_images: Validation images for each evaluation; None for all.
         tuning_steps: Updates of the weights between two decisions.
         seed: Of the order and the paths.

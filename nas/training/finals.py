@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.bilevel import Batch
 from nas.data import Cycle
-from nas.finite import NonFiniteLossError
+from nas.deriving.local_search import Judged, Jury, Values, local_search, standard_scores
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
-from nas.local_search import Judged, Jury, Values, local_search, standard_scores
+from nas.genotype.text import genotype_text
 from nas.network import build_network
-from nas.optimizers import OptimizerSettings, Updater
+from nas.optimisation.bilevel import Batch
+from nas.optimisation.finite import NonFiniteLossError
+from nas.optimisation.optimizers import OptimizerSettings, Updater
 from nas.training.run import num_cores, to_device
 from nas.training.search import Search
 from nas.training.tuning import mean_of_second_half

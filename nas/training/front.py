@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from nas.budget import Budget, FrontPoint, WithinBudget, front, targets
-from nas.deriver import derive_argmax, draw_genotype
+from nas.cost.budget import Budget, FrontPoint, WithinBudget, front, targets
+from nas.deriving.deriver import derive_argmax, draw_genotype
 from nas.files import replace_text, replacing
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
+from nas.genotype.text import genotype_text
 from nas.monitor.console import Progress
 from nas.training.search import Search
 

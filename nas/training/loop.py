@@ -14,16 +14,16 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from nas.bilevel import Batch
 from nas.data import Loader
 from nas.data.order import derived_seed
 from nas.distributed import Ranks
 from nas.errors import UserError
-from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, check_finite
 from nas.monitor.console import Progress
 from nas.monitor.custom_charts import Charts
 from nas.monitor.run_log import RunLog
-from nas.optimizers import Updater
+from nas.optimisation.bilevel import Batch
+from nas.optimisation.finite import NonFiniteLossError, NonFiniteSettings, all_finite, check_finite
+from nas.optimisation.optimizers import Updater
 from nas.sweep import SUMMARY
 from nas.training import checkpoint
 from nas.training.run import EpochTime, Interrupted, Meter, StopRequest

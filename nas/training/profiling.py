@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.coverage import Draw, cover
+from nas.cost.coverage import Draw, cover
+from nas.cost.latency import Calibration, Conditions, Errors, LatencyTable, operation_keys
+from nas.cost.tracing import Operation, trace
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.latency import Calibration, Conditions, Errors, LatencyTable, operation_keys
 from nas.monitor.console import Progress
 from nas.spaces import SearchSpace
-from nas.tracing import Operation, trace
 from nas.training.run import autocast_for, to_device
 
 QUANTILE = 0.05

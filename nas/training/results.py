@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from nas.budget import FrontPoint
 from nas.commands import command_for, flat_texts, retraining
+from nas.cost.budget import FrontPoint
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text, short_text
+from nas.genotype.text import genotype_text, short_text
 from nas.monitor.console import summary_table
 from nas.monitor.drawing import save_figure, save_genotype_picture
 from nas.monitor.history import History

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from nas.bilevel import Batch, BatchResult
 from nas.data import Loader, RetrainData
 from nas.deploy.weights import write_weights
+from nas.deriving.recalibration import buffers_restored
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
-from nas.finite import (
+from nas.genotype import Genotype
+from nas.monitor.custom_charts import RETRAINING
+from nas.monitor.memory import memory_metrics
+from nas.monitor.run_log import RunLog
+from nas.network import DropPath
+from nas.optimisation.bilevel import Batch, BatchResult
+from nas.optimisation.finite import (
     NonFiniteLossError,
     NonFiniteSettings,
     all_finite,
     check_finite,
     first_non_finite,
 )
-from nas.genotype import Genotype
-from nas.monitor.custom_charts import RETRAINING
-from nas.monitor.memory import memory_metrics
-from nas.monitor.run_log import RunLog
-from nas.network import DropPath
-from nas.optimizers import Updater
-from nas.recalibration import buffers_restored
+from nas.optimisation.optimizers import Updater
 from nas.training import checkpoint
 from nas.training.loop import Loop, RunFolder
 from nas.training.run import EpochTime

@@ -16,9 +16,9 @@ from types import FrameType, TracebackType
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel import BatchResult
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
+from nas.optimisation.bilevel import BatchResult
 
 PRECISIONS = ("float32", "tf32", "bf16")
 

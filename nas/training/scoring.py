@@ -5,17 +5,17 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from nas.deriver import derive_argmax, derive_sampled, draw_genotype, with_confidence
+from nas.deriving.deriver import derive_argmax, derive_sampled, draw_genotype, with_confidence
+from nas.deriving.local_search import Judge, Judged, Jury, Values, local_search
+from nas.deriving.scores import TrainingFree
+from nas.deriving.warm_start import warm_start
 from nas.files import replace_text
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
-from nas.local_search import Judge, Judged, Jury, Values, local_search
+from nas.genotype.text import genotype_text
 from nas.monitor.console import Progress
-from nas.scores import TrainingFree
 from nas.training.finals import Finals, hold
 from nas.training.search import Search
 from nas.training.tuning import tuning_loss
-from nas.warm_start import warm_start
 
 VALIDATION = "validation"
 """The judge that asks the supernet for the accuracy on the validation half."""
@@ -44,7 +44,7 @@ def start_warm(run: Search, score: str, *, num_samples: int, strength: float, se
     Args:
         run: The search.
         score: Name of the score.
-        num_samples: See `nas.warm_start`.
+        num_samples: See `nas.deriving.warm_start`.
         strength: Likewise.
         seed: Of the untrained networks.
     """
@@ -64,7 +64,7 @@ def start_warm(run: Search, score: str, *, num_samples: int, strength: float, se
 def best_of_samples(
     run: Search, num_samples: int, max_images: int | None
 ) -> tuple[Genotype, float]:
-    """The best of genotypes drawn from the logits, and its accuracy; see `nas.deriver`."""
+    """The best of genotypes drawn from the logits, and its accuracy; see `nas.deriving.deriver`."""
     with Progress(num_samples, unit="genotype") as progress:
         genotype, _ = derive_sampled(
             run.within,
@@ -96,7 +96,7 @@ def by_local_search(
         run: The finished search.
         judges: Names of training-free scores, `validation` and `tuning`.
         num_samples: How many genotypes are drawn to start with, besides the argmax.
-        beam: See `nas.local_search`.
+        beam: See `nas.deriving.local_search`.
         max_evaluations: Likewise.
         max_images: Validation images that a genotype is judged by; None for all.
         seed: Of the untrained networks.

@@ -10,24 +10,29 @@ from itertools import islice
 import torch
 from torch import nn
 
-from nas.benchmark_table import BenchmarkTable
-from nas.bilevel import Alternating, Batch, SingleLevel
-from nas.budget import Budget, WithinBudget, expected_cost
-from nas.collapse import CollapseSettings, CollapseWatch
-from nas.curvature import dominant_eigenvalue
+from nas.cost.budget import Budget, WithinBudget, expected_cost
 from nas.data import Cycle, SearchData
-from nas.deriver import derive_argmax
+from nas.deriving.deriver import derive_argmax
+from nas.deriving.recalibration import buffers_restored, generators_restored, recalibrate
 from nas.distributed import ALONE, Ranks
-from nas.finite import NonFiniteLossError, NonFiniteSettings, all_finite, first_non_finite
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text, short_text
+from nas.genotype.text import genotype_text, short_text
 from nas.monitor.memory import memory_metrics
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor
-from nas.recalibration import buffers_restored, generators_restored, recalibrate
-from nas.samplers import SampleSource, linear_temperature
+from nas.optimisation.bilevel import Alternating, Batch, SingleLevel
+from nas.optimisation.collapse import CollapseSettings, CollapseWatch
+from nas.optimisation.curvature import dominant_eigenvalue
+from nas.optimisation.finite import (
+    NonFiniteLossError,
+    NonFiniteSettings,
+    all_finite,
+    first_non_finite,
+)
+from nas.sampling.samplers import SampleSource, linear_temperature
 from nas.spaces import SearchSpace
 from nas.supernet import Sample
+from nas.tables.benchmark_table import BenchmarkTable
 from nas.training import checkpoint
 from nas.training.loop import Loop, RunFolder
 from nas.training.run import EpochTime, Meter

@@ -11,8 +11,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from nas.finite import NonFiniteLossError
 from nas.genotype import Genotype
+from nas.optimisation.finite import NonFiniteLossError
 from nas.training.search import Search
 
 TUNING_STEPS = 20

@@ -20,11 +20,11 @@ from benchmarks.one_choice import (
 )
 from benchmarks.subjects import WEIGHTS, Setting, SupernetSteps, random_batch
 from benchmarks.whole_update import Updates, figures, is_resolved, product_of_means, square_of_mean
-from nas.bilevel import Alternating, Learner
 from nas.choice import Choice
 from nas.ops import Zero
-from nas.optimizers import Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.bilevel import Alternating, Learner
+from nas.optimisation.optimizers import Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import NASBench201
 from nas.spaces.nasbench201 import OPERATIONS
 from nas.supernet import Sample, Supernet

@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from benchmarks import gumbel_pictures as pictures
 from benchmarks import small_problem as problem
-from nas.gumbel import gumbel_max
+from nas.sampling.gumbel import gumbel_max
 
 NOISE = problem.noise_grid(150)
 

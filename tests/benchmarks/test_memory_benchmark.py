@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.training.retrain import Retrain
 from nas.training.search import Search
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from benchmarks import cells, programs
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
-from nas.published import PUBLISHED
+from nas.genotype.published import PUBLISHED
 
 
 def finished(folder: Path, accuracy: float) -> None:

@@ -12,8 +12,8 @@ from benchmarks import scoreboard
 from benchmarks.scoreboard import METHODS, markdown, outcome
 from conf.outline import CONF_DIR
 from conf.schema import SearchConfig, register_schemas
-from nas.benchmark_table import BenchmarkTable
 from nas.errors import UserError
+from nas.tables.benchmark_table import BenchmarkTable
 from nas.training.scoring import VALIDATION
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|skip_connect~2|"

@@ -18,7 +18,7 @@ from toy_models import SmallNet
 
 import nas
 from conf import api
-from nas.genotype_text import parse_nasbench201
+from nas.genotype.text import parse_nasbench201
 from nas.outcome import SearchResult
 from nas.training.loop import Loop
 

@@ -15,7 +15,7 @@ from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from nas.data import DataInfo
 from nas.data.load import FOLDERS
 from nas.data.sources import SOURCES
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import DARTS, SPACES, NASBench201
 
 YAML_FILES = sorted(path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml"))

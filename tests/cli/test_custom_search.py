@@ -14,9 +14,9 @@ from toy_models import SmallNet
 
 import nas
 from nas.choice import decisions
+from nas.cost.latency import LatencyTable
+from nas.cost.memory_cost import activation_memory
 from nas.genotype import Genotype
-from nas.latency import LatencyTable
-from nas.memory_cost import activation_memory
 
 Run = Callable[..., tuple[int, str]]
 

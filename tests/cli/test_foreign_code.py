@@ -10,7 +10,7 @@ import torch
 from conftest import TINY_SEARCH
 
 from conf.failures import without_code
-from nas.resolve import resolve_genotype
+from nas.genotype.resolve import resolve_genotype
 from nas.training.checkpoint import FORMAT_VERSION, last_checkpoint
 
 pytestmark = pytest.mark.faults

@@ -20,8 +20,8 @@ from conf.schema import RetrainConfig, SearchConfig, register_schemas
 from conf.settings import checked
 from nas.data import DataInfo
 from nas.errors import UserError
-from nas.optimizers import Updater
-from nas.samplers import SAMPLERS
+from nas.optimisation.optimizers import Updater
+from nas.sampling.samplers import SAMPLERS
 
 pytestmark = pytest.mark.faults
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import TINY_RETRAIN, TINY_SEARCH
 
-from nas.bilevel import Batch
 from nas.data import Loader
+from nas.optimisation.bilevel import Batch
 from nas.training.checkpoint import last_checkpoint, load_checkpoint
 from nas.training.loop import Loop
 from nas.training.retrain import Retrain

@@ -11,10 +11,10 @@ from conftest import ROOT, start_program
 from torch import Tensor, nn
 
 from nas.choice import Repeat
+from nas.cost.latency import LatencyTable
 from nas.elastic import ConvNorm2d, Linear
-from nas.latency import LatencyTable
+from nas.genotype.published import PUBLISHED
 from nas.network import build_network
-from nas.published import PUBLISHED
 from nas.values import ValueChoice
 
 Run = Callable[..., tuple[int, str]]

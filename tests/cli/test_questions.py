@@ -17,10 +17,10 @@ from conf.completion import COMMANDS, INSTALL, candidates, complete
 from conf.help import PAGES, page
 from conf.listing import kinds, listing
 from conf.schema import SCHEMAS, register_schemas
+from nas.deriving.scores import SCORES
 from nas.errors import UserError
+from nas.genotype.published import ABOUT, PUBLISHED
 from nas.ops import OPERATIONS
-from nas.published import ABOUT, PUBLISHED
-from nas.scores import SCORES
 
 Run = Callable[..., tuple[int, str]]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import TINY_RETRAIN, TINY_SEARCH, start_program
 
-from nas.bilevel import Batch
 from nas.files import only_run_in
+from nas.optimisation.bilevel import Batch
 from nas.training.checkpoint import last_checkpoint
 from nas.training.search import Search
 

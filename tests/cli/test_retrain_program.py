@@ -11,8 +11,8 @@ from conftest import TINY_RETRAIN
 from safetensors.torch import load_file
 
 from nas.genotype import Genotype
+from nas.genotype.published import PUBLISHED
 from nas.network import build_network
-from nas.published import PUBLISHED
 
 Run = Callable[..., tuple[int, str]]
 

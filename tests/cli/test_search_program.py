@@ -12,7 +12,7 @@ import torch
 from conftest import TINY_SEARCH, slow
 
 from nas.genotype import Genotype
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import SPACES
 from nas.spaces.nasbench201 import OPERATIONS
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY_SEARCH
 from template_process import Python
 
-from nas.bilevel import Batch
+from nas.optimisation.bilevel import Batch
 from nas.training.search import Search
 
 Run = Callable[..., tuple[int, str]]

@@ -12,7 +12,7 @@ from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescript
 from nas.deploy.weights import write_weights
 from nas.files import replace_text
 from nas.genotype import Genotype
-from nas.genotype_text import parse_darts, parse_nasbench201
+from nas.genotype.text import parse_darts, parse_nasbench201
 from nas.network import build_network
 from nas.training.description import network_sizes
 

@@ -34,7 +34,7 @@ from conf.schema import ExportConfig, ProfileConfig, RetrainConfig, SearchConfig
 from conf.settings import checked
 from conf.sweeps import check_installed
 from nas.errors import UserError
-from nas.resolve import resolve_genotype
+from nas.genotype.resolve import resolve_genotype
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = {

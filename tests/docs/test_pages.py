@@ -20,13 +20,13 @@ from conftest import ROOT
 from PIL import Image
 from snippets import SCHEMAS, Block, blocks
 
-from nas.costs import COSTS
+from nas.cost.costs import COSTS
 from nas.data.preprocessing import RESIZES
 from nas.data.sources import SOURCES
 from nas.deploy.export import POSSIBLE
 from nas.deploy.formats import available_formats
 from nas.ops import OPERATIONS
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.spaces import SPACES
 
 SEARCH = ("epochs=1", "batch_size=8", "data.limit=64", "threads=1")

@@ -19,11 +19,11 @@ import retrain
 from conf.outline import CONF_DIR
 from conf.schema import RetrainConfig, register_schemas
 from conf.settings import Launch
-from nas.bilevel import Alternating, Batch, Learner, score_function_gradient
-from nas.fused import accelerate
-from nas.optimizers import OptimizerSettings, Updater
-from nas.resolve import resolve_genotype
-from nas.samplers import SAMPLERS, SampleSource
+from nas.genotype.resolve import resolve_genotype
+from nas.kernels.fused import accelerate
+from nas.optimisation.bilevel import Alternating, Batch, Learner, score_function_gradient
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.supernet import Supernet
 from nas.training.retrain import Retrain
 from nas.training.run import autocast_for, to_device, use_precision

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from supernet_helpers import SPACES
 
 import nas
-from nas.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS
 from nas.training.run import StopRequest
 
 pytestmark = pytest.mark.gpu

@@ -6,8 +6,8 @@ from gpu_helpers import batches_on, bilevel_of, counted_waits, learner_on, learn
 from supernet_helpers import SPACES
 from torch import Tensor
 
-from nas.bilevel import StepResult
-from nas.samplers import SAMPLERS
+from nas.optimisation.bilevel import StepResult
+from nas.sampling.samplers import SAMPLERS
 
 pytestmark = pytest.mark.gpu
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from toy_models import SmallNet
 
-from nas.bilevel import Alternating, Learner
-from nas.deriver import derive_argmax, draw_genotype
+from nas.deriving.deriver import derive_argmax, draw_genotype
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text
+from nas.genotype.text import genotype_text
 from nas.network import build_network, network_cost
-from nas.optimizers import OptimizerSettings, Updater
-from nas.samplers import SAMPLERS, SampleSource
+from nas.optimisation.bilevel import Alternating, Learner
+from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import Custom
 from nas.supernet import Supernet
 

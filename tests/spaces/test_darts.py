@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from nas.choice import Choice
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
+from nas.genotype.published import PUBLISHED
 from nas.network import network_cost
 from nas.ops import Norm
-from nas.published import PUBLISHED
 from nas.spaces import DARTS, GDASFixedReduction
 from nas.spaces.darts import Network, cell_edges
 from nas.spaces.darts_genotype import check

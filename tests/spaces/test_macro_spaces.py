@@ -9,7 +9,7 @@ from torch import nn
 
 import nas
 from nas.choice import Decision, decisions
-from nas.deriver import draw_genotype
+from nas.deriving.deriver import draw_genotype
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.network import DropPath, build_network, network_cost

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nas.choice import Choice
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.genotype_text import parse_nasbench201
+from nas.genotype.text import parse_nasbench201
 from nas.network import Cost, build_network, network_cost
 from nas.ops import Norm
 from nas.spaces import NASBench201

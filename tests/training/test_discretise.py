@@ -9,7 +9,7 @@ import torch
 from search_helpers import make_search
 from torch import Tensor
 
-from nas.finite import NonFiniteLossError
+from nas.optimisation.finite import NonFiniteLossError
 from nas.supernet import Sample
 from nas.training.discretise import by_perturbation
 from nas.training.search import Search

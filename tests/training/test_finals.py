@@ -12,11 +12,11 @@ from torch import nn
 
 from benchmarks.ranking import correlations, load_search, random_genotypes
 from benchmarks.ranking import main as ranking
+from nas.deriving.local_search import Judged, Jury
 from nas.genotype import Genotype
-from nas.genotype_text import genotype_text, parse_nasbench201
-from nas.local_search import Judged, Jury
+from nas.genotype.text import genotype_text, parse_nasbench201
 from nas.network import build_network
-from nas.optimizers import OptimizerSettings
+from nas.optimisation.optimizers import OptimizerSettings
 from nas.spaces import NASBench201
 from nas.training.finals import Finals, hold, train
 from nas.training.search import Search

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from nas.choice import Choice
+from nas.cost.latency import Conditions
+from nas.cost.tracing import trace
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.latency import Conditions
 from nas.spaces import NASBench201
 from nas.spaces.model import ModelSpace
-from nas.tracing import trace
 from nas.training.profiling import Profiler, errors_of, time_ms
 
 CPU = torch.device("cpu")

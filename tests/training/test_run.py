@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas.bilevel import BatchResult
 from nas.errors import UserError
+from nas.optimisation.bilevel import BatchResult
 from nas.training.run import (
     EpochTime,
     Interrupted,

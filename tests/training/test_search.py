@@ -8,7 +8,7 @@ import pytest
 import torch
 from search_helpers import make_search
 
-from nas.bilevel import StepResult
+from nas.optimisation.bilevel import StepResult
 from nas.training.search import Search
 
 

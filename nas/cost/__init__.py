@@ -1,0 +1,1 @@
+"""What an architecture costs: parameters, operations, memory, time, and a limit on them."""

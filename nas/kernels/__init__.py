@@ -1,0 +1,1 @@
+"""The modules of a supernet in faster forms, with the same results."""

@@ -1,0 +1,1 @@
+"""What updates weights and logits, and what watches over it."""

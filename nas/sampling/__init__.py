@@ -1,0 +1,1 @@
+"""From the logits to a sample, and the gradient that comes back."""
