@@ -16,33 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nas.kernels.arithmetic import ATenKernels, CompiledKernels, Kernels
-from nas.kernels.pending import PendingNorm, PendingPool, relu, state_of, value_of
+from nas.kernels.pending import FusedNorm, PendingPool, relu, state_of, value_of
 
 KERNELS = ("auto", "plain", "fused", "compiled")
-
-
-class FusedNorm(nn.BatchNorm2d):
-    """A batch norm that is put off where it uses the statistics of the batch."""
-
-    kernels: Kernels
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training or self.running_mean is None:
-            return PendingNorm(value_of(input), self)  # type: ignore[return-value]
-        return super().forward(input)
-
-    def update_running_statistics(self, x: Tensor, statistics: tuple[Tensor, Tensor]) -> None:
-        """What `nn.BatchNorm2d` does with the statistics of a batch in training."""
-        if not (self.training and self.running_mean is not None):
-            return
-        assert self.running_var is not None and self.num_batches_tracked is not None
-        assert self.momentum is not None  # `fuse` leaves such norms alone
-        mean, invstd = statistics
-        count = x.numel() // x.shape[1]
-        variance = (invstd.square().reciprocal() - self.eps) * (count / max(count - 1, 1))
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
 
 class FusedReLU(nn.Module):

@@ -1,4 +1,4 @@
-"""Values that are put off until it is known what becomes of them; the graph of `nas.kernels.fused`.
+"""Values that are put off until it is known what becomes of them, and what puts them off.
 
 A batch norm at the end of a candidate operation goes into the sum of a node, and the ReLU of that
 sum is what the next operations ask for: made together they need half the memory traffic. And the
@@ -7,17 +7,14 @@ knows of the gate.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_map
 
 from nas.kernels.arithmetic import Kernels, Statistics, Term, Want, element_sum, inner_product
-
-if TYPE_CHECKING:
-    from nas.kernels.fused import FusedNorm
 
 
 class Pending:
@@ -107,6 +104,30 @@ class PendingNorm(Pending):
         if not self._is_counted:
             self._is_counted = True
             self.norm.update_running_statistics(self.x, statistics)
+
+
+class FusedNorm(nn.BatchNorm2d):
+    """A batch norm that is put off where it uses the statistics of the batch."""
+
+    kernels: Kernels
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training or self.running_mean is None:
+            return PendingNorm(value_of(input), self)  # type: ignore[return-value]
+        return super().forward(input)
+
+    def update_running_statistics(self, x: Tensor, statistics: tuple[Tensor, Tensor]) -> None:
+        """What `nn.BatchNorm2d` does with the statistics of a batch in training."""
+        if not (self.training and self.running_mean is not None):
+            return
+        assert self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None  # `fuse` leaves such norms alone
+        mean, invstd = statistics
+        count = x.numel() // x.shape[1]
+        variance = (invstd.square().reciprocal() - self.eps) * (count / max(count - 1, 1))
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
 
 
 class PendingPool(Pending):
