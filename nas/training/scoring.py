@@ -5,6 +5,9 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import torch
+
+from nas.data.order import derived_seed
 from nas.deriving.deriver import derive_argmax, derive_sampled, draw_genotype, with_confidence
 from nas.deriving.local_search import Judge, Judged, Jury, Values, local_search
 from nas.deriving.scores import TrainingFree
@@ -13,6 +16,7 @@ from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text
 from nas.monitor.console import Progress
+from nas.supernet import Sample
 from nas.training.finals import Finals, hold
 from nas.training.search import Search
 from nas.training.tuning import tuning_loss
@@ -49,12 +53,19 @@ def start_warm(run: Search, score: str, *, num_samples: int, strength: float, se
         seed: Of the untrained networks.
     """
     space, supernet = run.space, run.supernet
+    generator = torch.Generator().manual_seed(derived_seed(seed, "warm start"))
+
+    def genotype_of(sample: Sample) -> Genotype:
+        # Where a node keeps some of its inputs each is as likely: of equals the first are kept.
+        order = 1 + torch.rand(len(sample.weights), 1, generator=generator)
+        return space.derive(supernet.split(sample.weights * order))
+
     with Progress(num_samples, unit="genotype") as progress:
         warm_start(
             supernet,
             run.source.fair,
             partial(training_free(run, seed), score),
-            lambda sample: space.derive(supernet.split(sample.weights)),
+            genotype_of,
             num_samples=num_samples,
             strength=strength,
             on_sample=progress.advance,
