@@ -33,11 +33,19 @@ DAMPING = 100
 
 @dataclass(frozen=True)
 class Range:
-    """What the architectures of a space cost: the cheapest, the median, the most expensive."""
+    """What the architectures of a space cost: the cheapest, the median, the most expensive.
+
+    Attributes:
+        lowest: The lowest cost that is known.
+        median: Of random genotypes.
+        highest: The highest cost that is known.
+        cheapest: A genotype of the lowest cost.
+    """
 
     lowest: float
     median: float
     highest: float
+    cheapest: Genotype
 
     def at(self, fraction: float) -> float:
         """The cost at this share of the way from the lowest to the highest."""
@@ -138,11 +146,7 @@ class WithinBudget:
         self.build_network, self.key = space.build_network, space.key
 
     def derive(self, scores: Mapping[str, Tensor]) -> Genotype:
-        """The best genotype that the budget allows, for log scores `[K]` by choice name.
-
-        Raises:
-            UserError: nothing was found that it allows.
-        """
+        """The best genotype that the budget allows, for log scores `[K]` by choice name."""
         found = self._space.derive(scores)
         if not self._budget.allows(found):
             found = self._climb(self._priced(scores), scores)
@@ -164,8 +168,7 @@ class WithinBudget:
         while not self._budget.allows(found := at(high)):
             low, high = high, 4 * high
             if high > 1e12:
-                found = self._descend(found)
-                return found
+                return self._descend(found)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             candidate = at(middle)
@@ -176,16 +179,16 @@ class WithinBudget:
         return found
 
     def _descend(self, genotype: Genotype) -> Genotype:
-        """From what the linear model finds cheapest to what is cheap enough."""
+        """From what the linear model finds cheapest to what is cheap enough.
+
+        With pruned options, or a cost that no single change lowers (the most memory that two cells
+        need alike), the way may end before: then it is the cheapest that is known.
+        """
         cost = self._budget.cost
         while not self._budget.allows(genotype):
             best = min(self._space.neighbours(genotype), key=cost)
             if cost(best) >= cost(genotype):
-                raise UserError(
-                    f"budget: no architecture was found within "
-                    f"{self._budget.describe(self._budget.target)}; the cheapest costs "
-                    f"{self._budget.describe(cost(genotype))}"
-                )
+                return self._budget.range.cheapest
             genotype = best
         return genotype
 
@@ -227,9 +230,10 @@ def cost_range(
             if sign * cost(best) <= sign * cost(genotype):
                 break
             genotype = best
-        ends.append(cost(genotype))
-    costs = linear.costs
-    return Range(min(ends[0], costs[0]), costs[len(costs) // 2], max(ends[1], costs[-1]))
+        ends.append(genotype)
+    costs, cheapest = linear.costs, min(ends[0], linear.cheapest, key=cost)
+    highest = max(cost(ends[1]), costs[-1])
+    return Range(cost(cheapest), costs[len(costs) // 2], highest, cheapest)
 
 
 @dataclass(frozen=True)

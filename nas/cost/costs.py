@@ -116,12 +116,14 @@ class LinearCost:
             options.
         r_squared: Share of the variance over random genotypes that it explains.
         costs: Those of the random genotypes, sorted.
+        cheapest: Of these.
     """
 
     base: float
     effects: Tensor
     r_squared: float
     costs: tuple[float, ...]
+    cheapest: Genotype
 
     def expected(self, probabilities: Tensor) -> Tensor:
         """The mean over architectures drawn with `probabilities` `[N, K]`, with their graph.
@@ -148,14 +150,15 @@ def fit_linear(
         generator: Of the genotypes.
         on_sample: Called after each; there are `num_fitted(options)`.
     """
-    features, costs = [], []
+    features, costs, genotypes = [], [], []
     for _ in range(num_fitted(options)):
         scores = {name: gumbel_noise((len(row),), generator) for name, row in options.items()}
         # Of all choices, whether the genotype keeps them or not (the inputs of a DARTS node): the
         # effect of an option is a mean over both.
         chosen = [nn.functional.one_hot(row.argmax(), len(row)) for row in scores.values()]
         features.append([1.0, *torch.cat(chosen).tolist()])
-        costs.append(cost(space.derive(scores)))
+        genotypes.append(space.derive(scores))
+        costs.append(cost(genotypes[-1]))
         on_sample()
     known, target = np.array(features), np.array(costs)
     # The smallest of all solutions: rows are determined up to a constant each.
@@ -173,7 +176,8 @@ def fit_linear(
         effects[row, : len(names)] = values - values.mean()
         position += len(names)
     share = 1 - rest / variance if variance > 0 else 1.0
-    return LinearCost(base, effects, share, tuple(sorted(costs)))
+    cheapest = genotypes[costs.index(min(costs))]
+    return LinearCost(base, effects, share, tuple(sorted(costs)), cheapest)
 
 
 def num_fitted(options: Mapping[str, Sequence[str]]) -> int:

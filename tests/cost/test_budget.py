@@ -179,7 +179,7 @@ def test_the_inputs_of_nodes_are_no_cost(num_operations: int) -> None:
     supernet = Supernet(space.build_supernet(), torch.Generator().manual_seed(0))
     count = CostModel(space.build_network, COSTS.get("parameters"), 3, 8)
     linear = fit_linear(space, supernet.choices, count, torch.Generator().manual_seed(0))
-    budget = Budget("parameters", "", count, linear, Range(1, 2, 3), 1000, 0.1)
+    budget = Budget("parameters", "", count, linear, Range(1, 2, 3, linear.cheapest), 1000, 0.1)
     budget.multiplier = 1.0
     with torch.no_grad():  # all edges take the first operation: the cost of one architecture
         supernet.logits[: supernet.num_choices, 0] = 1e3
@@ -192,6 +192,24 @@ def test_the_inputs_of_nodes_are_no_cost(num_operations: int) -> None:
     assert supernet.logits.grad is not None
     assert supernet.logits.grad[: supernet.num_choices].any()
     assert not supernet.logits.grad[supernet.num_choices :].any()
+
+
+class Peak(Table):
+    """The most that one of the choices needs, as of memory: no sum."""
+
+    def cost(self, genotype: Genotype) -> float:
+        return max(self.costs[name][int(option)] for name, option in genotype.choices.items())
+
+
+def test_where_no_single_change_is_cheaper_the_cheapest_is_derived() -> None:
+    """The options of both that cost less were pruned: it takes a change of both."""
+    table = Peak({"a": [1.0, 5.0, 6.0], "b": [1.0, 5.0, 6.0]})
+    budget = budget_of(table, target=2.0)
+    budget.check()
+    scores = dict.fromkeys(table.options, torch.tensor([-torch.inf, 0.0, 0.0]))
+    found = WithinBudget(table, table.options, budget).derive(scores)  # type: ignore[arg-type]
+    assert found.choices == budget.range.cheapest.choices == {"a": "0", "b": "0"}
+    assert budget.range.lowest == table.cost(budget.range.cheapest)
 
 
 # What is said, and the front
