@@ -76,6 +76,15 @@ def test_synflow_against_its_closed_form() -> None:
     assert SCORES.get("synflow")(model, (images, labels)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(2), nn.GroupNorm(2, 2)])
+def test_synflow_sees_past_the_norm_of_a_single_pixel(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 2, 8, bias=False)
+    expected = math.log(float(convolution.weight.detach().abs().double().sum()))
+    model = nn.Sequential(convolution, norm).train()
+    assert SCORES.get("synflow")(model, batch()) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", list(SCORES))
 def test_scores_of_genotypes(name: str) -> None:
     """Finite and repeatable, leaves the generator alone, and larger cells score higher."""
