@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.deriving.recalibration import buffers_restored
+from nas.deriving.recalibration import buffers_restored, generators_restored
 from nas.errors import UserError
 from nas.optimisation.bilevel import Batch, BatchResult, Learner
 from nas.optimisation.optimizers import Updater
@@ -81,7 +81,10 @@ class SecondOrder:
         distance = self.radius / norm
         sides = []
         for sign in (1, -1):
-            with _moved({p: sign * distance * d for p, d in direction.items()}):
+            moved = _moved({p: sign * distance * d for p, d in direction.items()})
+            # Both sides drop the same units, where a user's model has dropout: the difference of
+            # two functions, divided by so little, would be noise.
+            with moved, generators_restored(learner.supernet.device):
                 sides.append(learner.decision_gradient(train, sample)[0])
         return (sides[0] - sides[1]) / (2 * distance)
 

@@ -294,6 +294,18 @@ def test_weights_buffers_and_optimisers_end_bit_identical(sampler: str) -> None:
     assert learner.supernet.logits.grad is None
 
 
+def test_both_sides_of_the_difference_drop_the_same_units() -> None:
+    """Else they would differ by as much at any distance, and the quotient grow without bound."""
+    learner = make_learner("softmax")
+    model = learner.supernet.model
+    model.head = nn.Sequential(nn.Dropout(0.5), model.head)  # type: ignore[arg-type]
+    found = []
+    for radius in (1e-3, 1e-5):
+        torch.manual_seed(0)
+        found.append(SecondOrder(radius).gradient(learner, learner.draw(), batch(3), batch(4))[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("failing_pass", [1, 2, 3, 4])
 def test_a_failure_in_any_pass_leaves_everything_as_it_was(failing_pass: int) -> None:
     learner = image_learner("softmax")
