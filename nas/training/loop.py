@@ -93,7 +93,6 @@ class Loop(ABC):
         self.started, self._seconds_before = time.perf_counter(), 0.0
         self._loader, self._checkpoint_every_steps = loader, checkpoint_every_steps
         self._updaters, self._non_finite = updaters, non_finite
-        self._time = EpochTime()
 
     @abstractmethod
     def _start_epoch(self) -> None:
@@ -278,7 +277,7 @@ class Loop(ABC):
     def _train_epoch(self, progress: Progress, stop: StopRequest) -> EpochTime:
         """The rest of the present epoch."""
         self._start_epoch()
-        self._time = epoch_time = EpochTime()
+        epoch_time = EpochTime()
         for batch in self._loader.epoch(self.epoch, self.step_in_epoch):
             is_due = progress.is_due(self.step + 1)
             try:
@@ -297,11 +296,11 @@ class Loop(ABC):
                 progress.update(
                     self.step, epoch=f"{self.epoch + 1}/{self.epochs}", **self._figures()
                 )
-            self._save_in_epoch(stop)
+            self._save_in_epoch(stop, epoch_time)
         epoch_time.stop()
         return epoch_time
 
-    def _save_in_epoch(self, stop: StopRequest) -> None:
+    def _save_in_epoch(self, stop: StopRequest, epoch_time: EpochTime) -> None:
         """Saves where a signal or `checkpoint_every_steps` asks for it, and stops for a signal."""
         number = self.ranks.largest(stop.number)  # a signal may reach one rank a step earlier
         if number:
@@ -311,7 +310,7 @@ class Loop(ABC):
         # At the last step the epoch's own checkpoint follows, after its metrics are written.
         is_last = self.step_in_epoch == self._loader.num_batches
         if every and self.step % every == 0 and not is_last:
-            with self._time.left_out():
+            with epoch_time.left_out():
                 self.save()
 
     def save(self) -> None:
