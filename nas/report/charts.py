@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.report.markup import Markup, tag
 
@@ -25,6 +25,7 @@ class Size:
 LARGE = Size(480, 250, 46, 6, 5)
 SMALL = Size(240, 140, 34, 4, 4)
 _TOP, _RIGHT, _BOTTOM = 8.0, 12.0, 22.0
+_PER_CHAR = 6.6  # width of a digit beside the y axis
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,15 @@ def chart(
     ys = [y for line in drawn for _, y in line.points]
     x_ticks = ticks(min(xs), max(xs), size.ticks_x, whole=x_label == "epoch")
     y_ticks = ticks(*(y_range or (min(ys), max(ys))), size.ticks_y)
-    plot = _Plot(size, (min(xs), max(xs)), (y_ticks[0], y_ticks[-1]))
+    y_texts = tick_labels(y_ticks)
+    room = _PER_CHAR * max(map(len, y_texts)) + 6
+    placed = replace(size, left=max(size.left, room))
+    plot = _Plot(placed, (min(xs), max(xs)), (y_ticks[0], y_ticks[-1]))
     shown = "; ".join(f"{line.label}: {short(line.points[-1][1])} at the end" for line in drawn)
     drawing = tag(
         "svg",
         tag("title", f"{title}. {shown}"),
-        *(plot.y_tick(y, text) for y, text in zip(y_ticks, tick_labels(y_ticks), strict=True)),
+        *(plot.y_tick(y, text) for y, text in zip(y_ticks, y_texts, strict=True)),
         *(plot.x_tick(value) for value in x_ticks if min(xs) <= value <= max(xs)),
         *(plot.line(line) for line in sorted(drawn, key=lambda line: line.weight == "bold")),
         viewBox=f"0 0 {size.width:g} {size.height:g}",
@@ -115,20 +119,30 @@ def ticks(low: float, high: float, count: int, whole: bool = False) -> list[floa
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Ticks as texts, with as many decimals as tell one from the next."""
-    step = values[1] - values[0]
-    if max(map(abs, values)) >= 1e4 or step < 1e-4:
-        return [f"{value:.3g}" if step < 1e-4 else short(value) for value in values]
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [f"{value:.{decimals}f}" if value else "0" for value in values]
+    """Ticks as texts, with as many digits as tell one from the next."""
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    largest = max(map(abs, values))
+    place = math.floor(math.log10(step) + 1e-3)  # of the digit that differs: -2 is hundredths
+    scale, suffix = _scale_of(largest)
+    if suffix:
+        decimals = max(0, round(math.log10(scale)) - place)
+        return [f"{value / scale:.{decimals}f} {suffix}" if value else "0" for value in values]
+    if place >= -4:
+        return [f"{value:.{max(0, -place)}f}" if value else "0" for value in values]
+    digits = math.floor(math.log10(largest) + 1e-9) - place + 1
+    return [f"{value:.{digits}g}" for value in values]
 
 
 def short(value: float) -> str:
     """A number for a label: four digits, large ones with k, M or G."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3}[suffix]:.4g} {suffix}"
-    return f"{value:.4g}"
+    scale, suffix = _scale_of(abs(value))
+    return f"{value / scale:.4g} {suffix}".rstrip()
+
+
+def _scale_of(size: float) -> tuple[float, str]:
+    """What a number of that size is divided by, and the letter that says so."""
+    scales = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
+    return next(((scale, suffix) for limit, scale, suffix in scales if size >= limit), (1.0, ""))
 
 
 class _Plot:

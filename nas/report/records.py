@@ -12,6 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from nas.commands import flat_texts
+from nas.cost.costs import UNITS
 from nas.deploy.description import DESCRIPTION, GENOTYPE, ModelDescription
 from nas.errors import UserError
 from nas.genotype import Genotype
@@ -92,6 +93,13 @@ class RunRecord:
         """What it shares with runs that differ in nothing but the seed."""
         pairs = self.settings or dict(_pair(override) for override in self.overrides)
         return tuple((k, v) for k, v in pairs.items() if k not in NOT_A_SETTING)
+
+    @property
+    def cost(self) -> str:
+        """What the budget of a search counts, with its unit; empty where it has none."""
+        name = self.settings.get("budget.name", "none")
+        words = "" if name == "none" else name.replace("_", " ")
+        return ", ".join(filter(None, [words, UNITS.get(name)]))
 
     @property
     def history(self) -> History:

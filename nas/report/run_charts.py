@@ -61,7 +61,8 @@ def curves(run: RunRecord) -> Markup:
         ]
         values = [y for line in lines for _, y in line.points]
         if values and not (names[-1].endswith(NO_CHANGE) and not any(values)):
-            charts.append(chart(title, lines))
+            counted = f": {run.cost}" if title == "cost" and run.cost else ""
+            charts.append(chart(f"{title}{counted}", lines))
     told = "By epoch; beside the names are the values of the last one."
     return section("Curves", tag("p", told, class_="dim"), tag("div", *charts, class_="charts"))
 

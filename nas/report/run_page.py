@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from nas.commands import retraining
 from nas.deploy.description import GENOTYPE
 from nas.errors import UserError
+from nas.monitor.drawing import split_choices
 from nas.report.charts import SMALL, Line, chart, key, short
 from nas.report.markup import Markup, code, facts, join, section, table, tag
 from nas.report.pictures import genotype_pictures, history_picture, network_picture
@@ -87,7 +88,10 @@ def _head(run: RunRecord) -> Markup:
 def results(run: RunRecord) -> list[tuple[str, str]]:
     """What the run came to: names and values."""
     so_far = "" if run.is_finished else ", so far"
-    rows = [(metric_name(n) + so_far, metric_value(n, v)) for n, v in run.results.items()]
+    rows = []
+    for name, value in run.results.items():
+        what = f": {run.cost}" if name == "budget/cost" and run.cost else ""
+        rows.append((f"{metric_name(name)}{what}{so_far}", metric_value(name, value)))
     if "num_parameters" in run.facts:
         rows.append(("parameters", short(float(run.facts["num_parameters"]))))
     if "multiply_adds" in run.facts:
@@ -128,7 +132,7 @@ def duration(seconds: float) -> str:
 def _cells(run: RunRecord) -> Markup | None:
     if run.genotype is None:
         return None
-    title = "Cells" if "/" in "".join(run.genotype.choices) else "Architecture"
+    title = "Cells" if split_choices(run.genotype)[0].choices else "Architecture"
     parts = [genotype_pictures(run.genotype)]
     if run.network is not None and run.network.model is None:
         parts.append(network_picture(run.genotype, run.network))

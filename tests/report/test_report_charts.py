@@ -22,9 +22,35 @@ def test_ticks_are_round_even_and_around_the_values(low: float, width: float, co
     assert min(abs(mantissa - m) for m in (1, 2, 5, 10)) < 1e-3
 
 
-def test_labels_of_ticks_differ_even_where_values_are_close() -> None:
-    for values in ([0.99, 0.995, 1.0], [0, 5, 10], [1e6, 2e6], [0, 0.0001, 0.0002]):
-        assert len(set(tick_labels(values))) == len(values)
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.floats(-1e7, 1e7), st.floats(-5, 6), st.integers(3, 8))
+def test_labels_of_ticks_tell_them_apart(low: float, exponent: float, count: int) -> None:
+    values = ticks(low, low + 10**exponent, count)
+    assert len(set(tick_labels(values))) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.99, 0.995, 1.0], ["0.990", "0.995", "1.000"]),
+        ([0, 5, 10], ["0", "5", "10"]),
+        ([0, 1e6, 2e6], ["0", "1 M", "2 M"]),
+        ([0, 2e-6, 4e-6], ["0", "2e-06", "4e-06"]),
+        ([2.3025, 2.3026, 2.3027], ["2.3025", "2.3026", "2.3027"]),
+        ([2.30258, 2.3026, 2.30262], ["2.30258", "2.3026", "2.30262"]),
+        ([86780, 86785, 86790], ["86.780 k", "86.785 k", "86.790 k"]),
+    ],
+)
+def test_labels_of_ticks_have_no_more_digits_than_that_takes(
+    values: list[float], labels: list[str]
+) -> None:
+    assert tick_labels(values) == labels
+
+
+def test_long_labels_of_ticks_are_not_cut() -> None:
+    figure = ElementTree.fromstring(chart("cost", [Line("a", [(1, 86781.0), (2, 86789.0)], 0)]))
+    label = next(text for text in figure.iter("text") if text.get("class") == "y")
+    assert label.text and float(label.attrib["x"]) >= 6.5 * len(label.text)
 
 
 @pytest.mark.parametrize(

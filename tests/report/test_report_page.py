@@ -1,5 +1,6 @@
 """The page: what is on it, that it needs nothing else, that no text of a file becomes HTML."""
 
+import json
 import re
 import statistics
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from report_helpers import TEXT, write_search
 
+from nas.genotype import Genotype
 from nas.report.__main__ import main
 from nas.report.comparison import mean_and_deviation
 
@@ -73,6 +75,28 @@ def test_a_search_has_all_its_sections(tmp_path: Path, capsys: pytest.CaptureFix
     assert "python search.py epochs=3" in page
     assert f"retrain.py genotype={run}/genotype.json<" in page
     assert "prefers-color-scheme: dark" in page and "@media print" in page
+
+
+def test_a_cost_is_named_with_its_unit(tmp_path: Path) -> None:
+    run = write_search(tmp_path / "run", settings={"budget": {"name": "latency"}})
+    for name, key in (("metrics.jsonl", ""), ("summary.json", "metrics")):
+        lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
+        for line in lines:
+            (line[key] if key else line)["budget/cost"] = 12.5
+        (run / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main([str(run)])
+    page, _ = checked(run / "report.html")
+    assert "<b>12.5</b><span>cost of the genotype: latency, ms<" in page
+    assert "<figcaption>cost: latency, ms<" in page
+
+
+def test_layers_are_no_cells(tmp_path: Path) -> None:
+    run = write_search(tmp_path / "run")
+    layers = Genotype("mobilenet", ("skip", "k3_e3"), {"stage1/layer1": "k3_e3"})
+    (run / "genotype.json").write_text(layers.to_json())
+    main([str(run)])
+    _, checker = checked(run / "report.html")
+    assert "Architecture" in checker.headings and "Cells" not in checker.headings
 
 
 def test_settings_that_differ_or_were_given_are_marked(tmp_path: Path) -> None:
