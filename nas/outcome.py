@@ -146,8 +146,12 @@ class RetrainResult(Outcome):
 
     @property
     def accuracy(self) -> float:
-        """Top-1 on the test images, in percent."""
-        return self.metrics["accuracy/test_top1"]
+        """Top-1 on the test images, in percent, of the weights that `network` has.
+
+        These are the moving average, where there is one.
+        """
+        metrics = self.metrics
+        return metrics.get("accuracy/test_top1_ema", metrics["accuracy/test_top1"])
 
     @property
     def num_parameters(self) -> int:
@@ -163,7 +167,7 @@ class RetrainResult(Outcome):
         names = [name for name in self.history if name.startswith(("loss/", "accuracy/"))]
         panels = [
             ("loss", self._curves(*[name for name in names if name.startswith("loss/")])),
-            ("accuracy in %", self._curves(*[n for n in names if n.endswith("top1")])),
+            ("accuracy in %", self._curves(*[n for n in names if "top1" in n])),
         ]
         return Picture(draw_overview(self.history["epoch"] + 1, panels, {}, {}))
 
