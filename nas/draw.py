@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nas.deploy.description import GENOTYPE
 from nas.errors import UserError, unknown_name
 from nas.files import check_writable
 from nas.genotype import Genotype
@@ -59,7 +60,8 @@ def read_subject(source: str) -> Subject:
     """
     folder = Path(source)
     try:
-        is_run = folder.is_dir() and (folder / METRICS_FILE).exists()
+        has_begun = (folder / ".hydra").is_dir() and not (folder / GENOTYPE).exists()
+        is_run = folder.is_dir() and (has_begun or (folder / METRICS_FILE).exists())
     except OSError:  # a genotype as text is too long for a path
         is_run = False
     if not is_run:

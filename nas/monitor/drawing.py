@@ -63,7 +63,10 @@ def draw_cell(genotype: Genotype, cell: str, *, dark: bool = False, remark: str 
 def draw_list(genotype: Genotype, *, dark: bool = False, remark: str = "") -> Figure:
     """Draws choices that are no edges of a cell (a macro space) as a list, a line each."""
     theme = theme_of(dark)
-    lines = [f"{name}   {_label(genotype, name)}".replace("\n", " ") for name in genotype.choices]
+    lines = [
+        "   ".join([name, " · ".join(filter(None, [option, _share(genotype, name)]))])
+        for name, option in genotype.choices.items()
+    ]
     title = _title(genotype.space, remark)
     width = max(text_width(text) * 1.2 for text in [title, *lines]) + 3
     height = 1.8 * len(lines) + 3
@@ -169,12 +172,15 @@ def figure_of(width: float, height: float, theme: Theme) -> Figure:
 
 
 def _label(genotype: Genotype, name: str) -> str:
-    label = short_label(genotype.choices[name])
-    confidence = genotype.confidence.get(name)
-    if confidence is None:
-        return label
+    label, share = short_label(genotype.choices[name]), _share(genotype, name)
     separator = "\n" if "\n" not in label and len(label) > 4 else " · "
-    return f"{label}{separator}{100 * confidence.probability:.0f}%"
+    return f"{label}{separator}{share}" if share else label
+
+
+def _share(genotype: Genotype, name: str) -> str:
+    """How probable the option of a choice was; empty where that is not known."""
+    confidence = genotype.confidence.get(name)
+    return "" if confidence is None else f"{100 * confidence.probability:.0f}%"
 
 
 def _label_size(labels: Iterable[str]) -> tuple[float, float]:

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from nas.monitor.history import History
@@ -82,6 +84,7 @@ def draw_heat_maps(
         axes.set_ylim(most - 0.5, -0.5)
         _label_rows(axes, list(options), (chosen or {}).get(choice), theme)
         axes.spines[:].set_visible(False)
+        _frame(axes, len(options) / most, theme)
         _count_epochs(axes, shown)
 
     title = f"Probability of each option by epoch, against an equal one.{_bold(chosen)}"
@@ -317,6 +320,13 @@ def _ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[
     """About `count` round numbers between `low` and `high`."""
     values = MaxNLocator(count, integer=whole).tick_values(low, high)
     return [float(value) for value in values if low <= value <= high]
+
+
+def _frame(axes: Axes, height: float, theme: Theme) -> None:
+    """Around the upper share of a panel: what is undecided is as light as the page."""
+    style: dict[str, Any] = {"edgecolor": theme.bus, "linewidth": 0.6, "clip_on": False}
+    place = (0.0, 1.0 - height)
+    axes.add_patch(Rectangle(place, 1.0, height, fill=False, transform=axes.transAxes, **style))
 
 
 def _bold(chosen: Mapping[str, str] | None) -> str:

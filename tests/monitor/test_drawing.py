@@ -1,6 +1,7 @@
 """Drawings: every label is there, inside the picture, and clear of all others and all lines."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from drawing_helpers import assert_legible, extents
 from matplotlib.image import imread
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path as MplPath
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from nas.errors import UserError
@@ -132,6 +134,11 @@ def test_svg_holds_both_cells(tmp_path: Path) -> None:
 def test_genotype_without_cells_is_drawn_as_a_list(tmp_path: Path) -> None:
     genotype = Genotype("macro", (), {"stage0.block0": "mbconv_k3_e6", "stage1.block0": "skip"})
     assert len(assert_legible(draw_list(genotype))) == 3
+    known = {name: Confidence(0.5, 0.0, 1.0) for name in genotype.choices}
+    texts = [
+        text.get_text() for text in draw_list(replace(genotype, confidence=known)).findobj(Text)
+    ]
+    assert "stage0.block0   mbconv_k3_e6 · 50%" in texts and "stage1.block0   skip · 50%" in texts
     save_genotype_picture(genotype, tmp_path / "list.png")
     assert (tmp_path / "list.png").stat().st_size > 1000
 

@@ -84,6 +84,15 @@ def test_search_without_a_result_has_its_history(tmp_path: Path) -> None:
     assert files(folder / "pictures") == {"probabilities.png", "history.png"}
 
 
+def test_search_without_an_epoch_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_search(tmp_path / "search", finished=False)
+    (folder / "metrics.jsonl").unlink()
+    assert main([str(folder)]) == 1
+    assert "the run has not finished an epoch" in capsys.readouterr().err
+
+
 def test_genotype_of_a_users_model_is_a_list(tmp_path: Path) -> None:
     content = {"format_version": 1, "space": "custom", "operations": [], "choices": {"depth": "3"}}
     path = tmp_path / "genotype.json"
