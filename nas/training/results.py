@@ -103,7 +103,7 @@ def finish_search(
 
 def _watch(folder: Path) -> str:
     """TensorBoard keeps 10 pictures of a kind unless it is told otherwise."""
-    return f"tensorboard --samples_per_plugin images=100 --logdir {folder}"
+    return f"tensorboard --samples_per_plugin images=100 --logdir {shlex.quote(str(folder))}"
 
 
 def _log_result(
@@ -196,7 +196,7 @@ def finish_retrain(run: Retrain, genotype: Genotype, cost: Cost, overrides: Sequ
         ("multiply-adds", f"{cost.multiply_adds / 1e6:.2f} M an image"),
         ("time", f"{run.seconds:.0f} s"),
         ("results", f"{folder}/ ({', '.join(made)})"),
-        ("next", f"{command_for('export')} run={folder}{model}"),
+        ("next", f"{command_for('export')} {shlex.quote(f'run={folder}')}{model}"),
         ("watch", _watch(folder)),
     ]
     final = result if run.result_ema is None else run.result_ema

@@ -20,7 +20,7 @@ _DARTS = ("epochs=1", "batch_size=32", "data.limit=128", "network.channels=4", "
 
 
 def test_a_retraining_leaves_all_its_results(run_program: Run, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     code, output = run_program(
         "retrain", "genotype=nasbench201_best", *TINY_RETRAIN, f"run_dir={run}"
     )
@@ -34,6 +34,7 @@ def test_a_retraining_leaves_all_its_results(run_program: Run, tmp_path: Path) -
     assert summary["metrics"]["accuracy/test_top1"] <= summary["metrics"]["accuracy/test_top5"]
     assert f"{summary['num_parameters']:,}" in output
     assert "multiply-adds" in output
+    assert f"export.py 'run={run}'" in output and f"--logdir '{run}'" in output
 
 
 def test_a_search_can_be_retrained_from_its_folder(run_program: Run, tmp_path: Path) -> None:
