@@ -64,14 +64,18 @@ def load_split(settings: DataSettings, train: bool) -> Images:
 
 
 def resized(images: Images, size: int | None) -> Images:
-    """The images at `size` pixels a side; None leaves them as they are."""
+    """The centre squares of the images at `size` pixels a side; None leaves them as they are."""
     if size is None or list(images.pixels.shape[2:]) == [size, size]:
         return images
     from torchvision.transforms.v2.functional import resize  # slow to import, and only needed here
 
+    height, width = images.pixels.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    squares = images.pixels[:, :, top : top + side, left : left + side]
     # In parts: the resizing works in float32.
-    firsts = range(0, len(images.pixels), 4096)
-    parts = [resize(images.pixels[i : i + 4096], [size, size]) for i in firsts]
+    firsts = range(0, len(squares), 4096)
+    parts = [resize(squares[i : i + 4096], [size, size]) for i in firsts]
     return Images(torch.cat(parts), images.labels, images.class_names)
 
 

@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from nas.data import load_retrain_data
 from nas.data.given import GivenImages, images_of
+from nas.data.preprocessing import Preprocessing
 from nas.data.settings import DataSettings
 from nas.errors import UserError
 
@@ -92,3 +95,22 @@ def test_test_images_are_given_or_held_out() -> None:
     with pytest.raises(UserError, match="test_images: of the shape"):
         GivenImages.of((pixels, labels), (np.zeros((2, 3, 3), np.uint8), [0, 1]))
     assert alone.split(DataSettings(image_size=4), True).pixels.shape[-2:] == (4, 4)
+
+
+def test_images_that_are_no_squares_are_what_a_predictor_makes_of_them() -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (6, 9, 24, 3), dtype=np.uint8)
+    images = GivenImages.of((pixels, [0, 1] * 3), (pixels, [0, 1] * 3))
+    data = load_retrain_data(
+        DataSettings(name="given", image_size=8),
+        batch_size=2,
+        eval_batch_size=6,
+        seed=0,
+        device=torch.device("cpu"),
+        channels_last=False,
+        given=images,
+    )
+    ((evaluated, _),) = data.test.epoch(0)
+    preprocess = Preprocessing.of(data.info)
+    predicted = torch.stack([preprocess(Image.fromarray(image)) for image in pixels])
+    assert torch.equal(evaluated, predicted)
