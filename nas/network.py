@@ -64,9 +64,10 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        num_parameters: Trainable parameters, without an auxiliary head.
-        multiply_adds: Multiply-adds of convolutions and linear layers for one image; papers call
-            this figure FLOPs. Edges that cannot reach the output are not run and not counted.
+        num_parameters: Parameters, without an auxiliary head.
+        multiply_adds: Multiply-adds of convolutions, linear layers and attention for one image;
+            papers call this figure FLOPs. Edges that cannot reach the output are not run and not
+            counted.
     """
 
     num_parameters: int
@@ -92,13 +93,19 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     return Cost(total - auxiliary, counter.get_total_flops() // 2)
 
 
-def _leave_out_uncounted(module: nn.Module) -> None:
-    """Makes norms and activations identities: they count nothing and take most of the time."""
-    for name, child in module.named_children():
-        if isinstance(child, _UNCOUNTED):
-            setattr(module, name, nn.Identity())
-        else:
-            _leave_out_uncounted(child)
+def _leave_out_uncounted(network: nn.Module) -> None:
+    """Norms and activations do nothing from now on: they count nothing and take most of the time.
+
+    They stay in their places, as other modules may read them: PyTorch's own layer of a transformer
+    compares what its norms are set to.
+    """
+    for module in network.modules():
+        if isinstance(module, _UNCOUNTED):
+            module.forward = _same  # type: ignore[method-assign, assignment]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 _UNCOUNTED = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)

@@ -173,3 +173,25 @@ def test_drop_path_serves_every_other_edge_of_the_network(name: str) -> None:
 def test_every_space_has_a_small_network_here() -> None:
     with_cells = {name for name in SPACES if SPACES.get(name).has_cells}
     assert {PUBLISHED[name].space for name in SMALL} == with_cells
+
+
+class TwoLayers(nn.Module):
+    """Attention as PyTorch has it, whose layers look at the norms within them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.layers(self.patches(images).flatten(2).transpose(1, 2))
+        return tokens
+
+
+def test_attention_is_counted_and_may_look_at_its_norms() -> None:
+    tokens, width, hidden = 4 * 4, 8, 16
+    patches = tokens * width * 3 * 2 * 2
+    linear = tokens * (4 * width * width + 2 * width * hidden)
+    products = 2 * tokens * tokens * width
+    assert network_cost(TwoLayers(), 3, 8).multiply_adds == patches + 2 * (linear + products)
