@@ -15,8 +15,8 @@ from nas.errors import UserError
 
 GREY_MODES = ("1", "L", "LA")
 
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot read."""
+_BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises for files that it cannot read (RuntimeError: AVIF, whatever it is called)."""
 
 _SHAPE_IMAGES = 1000  # looked at to tell grey images from colour
 _MANY_IMAGES = 10_000  # from here on the wait is announced

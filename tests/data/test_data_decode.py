@@ -8,7 +8,7 @@ import pytest
 from data_folders import load_retrain, load_search, make_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from nas.data import DataSettings
 from nas.data.decode import open_image
@@ -86,6 +86,22 @@ def test_damage_of_any_kind_never_escapes_as_another_error(
         pass  # a header that promises a huge image: only here are warnings errors
     else:
         assert image.mode == "RGB"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with AVIF")
+def test_a_broken_avif_that_is_called_jpeg_is_one_line(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "AVIF")
+    whole, file = buffer.getvalue(), tmp_path / "image.jpg"
+    told = []
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+        try:
+            open_image(str(file), 3)
+        except UserError as error:
+            told.append(str(error))
+    # The decoder's own words, for a file that Pillow takes for an image.
+    assert any(text.startswith(f"broken image {file}: Failed to decode") for text in told)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
