@@ -86,7 +86,7 @@ def list_classes(folder: Path) -> ImageFiles:
     """All image files of `folder`, sorted; each sub-folder is a class.
 
     Raises:
-        UserError: fewer than two classes, or a class without an image.
+        UserError: fewer than two classes, a class without an image, or one whose name is not text.
     """
     classes = _class_names(folder)
     if len(classes) < 2:
@@ -99,6 +99,11 @@ def list_classes(folder: Path) -> ImageFiles:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
+        if not _is_text(name):
+            raise UserError(
+                f"data.path: the name of the class folder {str(folder / name)!r} is not UTF-8, so "
+                "it cannot be kept as the name of a class: rename the folder"
+            )
         images = image_files(str(folder / name), (os.path.realpath(folder),))
         if not images:
             raise UserError(
@@ -162,6 +167,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name could be read; what could not is in it as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_same_classes(train: Path, test: Path) -> None:

@@ -45,6 +45,10 @@ def empty_class(root: Path) -> None:
         file.rename(file.with_suffix(".txt"))
 
 
+def name_of_bytes(root: Path) -> None:
+    (root / "train" / "bee").rename(root / "train" / "b\udce4r")  # in the encoding of another time
+
+
 def truncate(root: Path) -> None:
     file = root / "train" / "bee" / "3.png"
     file.write_bytes(file.read_bytes()[:60])
@@ -71,6 +75,7 @@ def deep_colour(root: Path) -> None:
         (no_class, "data.path: .*train needs at least two class folders .* found none"),
         (one_class, "data.path: .*train needs at least two class folders .* found only 'ant'"),
         (empty_class, r"data.path: the class folder .*bee has no image .*\.jpg"),
+        (name_of_bytes, r"data.path: the name of the class folder '.*b.udce4r' is not UTF-8"),
         (truncate, r"broken image .*train/bee/3.png"),
         (no_image_at_all, r"broken image .*train/bee/3.png"),
         (another_size, r"data.image_size: .*3.png has 16x12 pixels, others 8x8: give the size"),
