@@ -3,6 +3,7 @@
 A search is given the training images alone: no test image is opened on its way.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,9 @@ from nas.errors import UserError, unknown_name
 FOLDERS = ("image_folder", IMAGENET)
 IMAGENET_SIZE = 224
 _STATISTICS_IMAGES = 10_000
+_STATISTICS_BATCH = 256  # decoded at a time: a stream is for what does not fit in memory
+
+_log = logging.getLogger(__name__)
 
 ImagesOrFiles = TypeVar("ImagesOrFiles", Images, ImageFiles)
 
@@ -227,7 +231,9 @@ def _describe(images: Images, settings: DataSettings) -> DataInfo:
     _, channels, height, width = images.pixels.shape
     if height != width:
         raise UserError(f"data.image_size: images of {width}x{height} pixels; give a size")
-    mean, std = _given_statistics(settings, channels) or channel_statistics(images.pixels)
+    mean, std = _given_statistics(settings, channels) or channel_statistics(
+        images.pixels.split(_STATISTICS_BATCH), channels
+    )
     return DataInfo(
         settings.name,
         images.class_names,
@@ -247,8 +253,11 @@ def _describe_files(
     if given is None:
         # Of a large data set a part, evenly spread, tells the same.
         stride = max(1, len(files.paths) // _STATISTICS_IMAGES)
-        some = files.select(torch.arange(0, len(files.paths), stride))
-        given = channel_statistics(decode_all(some, channels, size, resize=True))
+        some = torch.arange(0, len(files.paths), stride)
+        _log.info("reading %d images for data.mean and data.std; giving them saves this", len(some))
+        parts = some.split(_STATISTICS_BATCH)
+        decoded = (decode_all(files.select(p), channels, size, resize=True) for p in parts)
+        given = channel_statistics(decoded, channels)
     count, rule = len(files.labels), _resize_rule(settings)
     return DataInfo(settings.name, files.class_names, channels, size, *given, count, resize=rule)
 

@@ -1,6 +1,6 @@
 """Small data sets: all images on the device as uint8, batches by index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -104,11 +104,18 @@ class MemoryLoader:
         return batch[rows].contiguous(memory_format=self._layout)
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation by channel of uint8 `[N, C, H, W]`, pixels scaled to [0, 1]."""
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for first in range(0, len(images), 4096):  # counting makes int64 copies
-        for channel, pixels in enumerate(images[first : first + 4096].unbind(1)):
+def channel_statistics(
+    images: Iterable[Tensor], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel, pixels scaled to [0, 1].
+
+    Args:
+        images: uint8 `[N, C, H, W]`, in parts: counting makes int64 copies of one.
+        channels: C.
+    """
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for part in images:
+        for channel, pixels in enumerate(part.unbind(1)):
             counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
     # Sums of whole numbers are exact, so no order of the images can change the result.
     shares = counts / counts.sum(1, keepdim=True, dtype=torch.float64)

@@ -218,15 +218,21 @@ def test_stream_and_memory_agree_on_evaluation_images(tmp_path: Path) -> None:
             assert torch.equal(labels, same_labels)
 
 
-def test_large_folders_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_folder(tmp_path)
-    decoded: list[int] = []
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images were decoded into memory, each time."""
+    counts: list[int] = []
 
     def spy(files: ImageFiles, *args: Any, **options: Any) -> Tensor:
-        decoded.append(len(files.paths))
+        counts.append(len(files.paths))
         return decode_all(files, *args, **options)
 
     monkeypatch.setattr(load_module, "decode_all", spy)
+    return counts
+
+
+def test_large_folders_are_streamed(tmp_path: Path, decoded: list[int]) -> None:
+    root = make_folder(tmp_path)
     given = {"mean": [0.5] * 3, "std": [0.5] * 3}
     load_search(folder(root, memory_limit_mib=0, **given))
     assert not decoded
@@ -245,8 +251,19 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     torch.testing.assert_close(whole.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
 
 
+def test_a_stream_never_has_many_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+) -> None:
+    monkeypatch.setattr(load_module, "_STATISTICS_BATCH", 5)
+    root = make_folder(tmp_path)
+    stream = describe_images(folder(root, storage="stream"))
+    assert decoded == [5, 5, 2]
+    memory = describe_images(folder(root, storage="memory"))
+    assert (stream.mean, stream.std) == (memory.mean, memory.std)
+
+
 def test_constant_channel_does_not_divide_by_zero() -> None:
-    mean, std = channel_statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8))
+    mean, std = channel_statistics([torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)], 1)
     assert mean[0] == pytest.approx(0.2) and std == (1e-3,)
 
 
