@@ -5,6 +5,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from nas.data.augment import normalise
 from nas.data.decode import fit
 from nas.data.memory import Augmentation
 from nas.data.stream import Transform
@@ -82,9 +83,15 @@ def _compose(steps: list[Transform]) -> Transform:
     return composed
 
 
+class Normalise:
+    """`nas.data.augment.normalise` for one uint8 image: the bits of images held in memory."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return normalise(image, self._mean, self._std)
+
+
 def _to_tensor(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Transform]:
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(mean), list(std)),
-    ]
+    return [v2.PILToTensor(), Normalise(mean, std)]
