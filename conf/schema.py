@@ -299,7 +299,7 @@ class RetrainConfig(RunConfig):
     network: NetworkConfig = field(default_factory=NetworkConfig)  # sizes of the network
     eval_batch_size: int = 256  # images of a forward pass over the test set
     auxiliary_weight: float = 0.0  # of the auxiliary head's loss; 0: no such head
-    drop_path: float = 0.0  # probability of a path to be dropped, in the last epoch; grows from 0
+    drop_path: float = 0.0  # probability of dropping a path: 0 in epoch 1, this after the last
     label_smoothing: float = 0.0  # share of a label that all classes get
     ema_decay: float = 0.0  # moving average of the weights, per step; 0: none
     compile: bool = False  # torch.compile of the network

@@ -41,7 +41,8 @@ class Recipe:
     Attributes:
         epochs: Passes over the training set.
         auxiliary_weight: Weight of the auxiliary head's loss; 0 without such a head.
-        drop_path: Probability of dropping a path in the last epoch; grows linearly from 0.
+        drop_path: Probability of dropping a path, reached one epoch after the last; grows linearly
+            from 0 in the first, as in the code of DARTS.
         label_smoothing: Share of the label spread over all classes.
         ema_decay: Decay per step of an exponential moving average of the weights; 0 is off.
         evaluate_every_epochs: How often the test set is evaluated; always after the last epoch.
