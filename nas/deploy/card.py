@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nas.data.loaders import IMAGENET
 from nas.deploy.description import Difference, ModelDescription
 from nas.deploy.formats import FORMATS, INPUT, OUTPUT
 from nas.genotype import Genotype
@@ -112,10 +113,12 @@ def _data(description: ModelDescription) -> str:
     data = description.data
     if not data:
         return ""
-    augmentation = [
+    is_imagenet = data.get("name") == IMAGENET
+    augmentation = ["random resized crops", "colour jitter"] if is_imagenet else []
+    augmentation += [
         f"{name.replace('_', ' ')} {data[name]}"
         for name in ("crop_padding", "flip", "cutout")
-        if data.get(name)
+        if data.get(name) and not (is_imagenet and name == "crop_padding")
     ]
     return (
         f"`{data.get('name')}`: {_count(data.get('num_train'))} training images, "

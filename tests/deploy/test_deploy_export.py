@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,13 @@ def test_a_card_tells_what_is_known(space: str) -> None:
         assert known in card, known
     assert "None" not in card and "unknown" not in card
     assert len(re.findall(r"^# ", card, re.MULTILINE)) == 1
+
+
+def test_a_card_tells_how_imagenet_is_augmented() -> None:
+    genotype, sizes = NETWORKS["darts"]
+    data = {"name": "imagenet", "num_train": 40, "num_test": 20, "crop_padding": 0, "flip": True}
+    card = model_card(genotype, replace(describe(genotype, sizes), data=data))
+    assert "Augmentation in training: random resized crops, colour jitter, flip True." in card
 
 
 def test_a_card_leaves_out_what_is_not_known() -> None:
