@@ -138,15 +138,20 @@ class DropPath:
     One object serves all edges of a network as a forward hook, so that neither cells nor saved
     weights know of it. Each image's output of an edge is set to zero with the present probability
     and scaled by 1 / (1 - probability) otherwise. Skip connections are never dropped.
+
+    Attributes:
+        num_paths: How many paths may be dropped.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._keep = torch.ones(())
         self._active = False
+        self.num_paths = 0
         for module in network.modules():
             if isinstance(module, _HasPaths):
                 for path in module.droppable_paths():
                     path.register_forward_hook(self)
+                    self.num_paths += 1
 
     def set_probability(self, probability: float) -> None:
         """Sets the probability of a drop, in [0, 1)."""

@@ -11,6 +11,7 @@ from nas.genotype import Genotype
 from nas.genotype.published import PUBLISHED
 from nas.network import DropPath, build_network, network_cost
 from nas.spaces import SPACES
+from nas.spaces.cell import CellEdges
 
 SMALL = {
     "nasbench201_best": {"channels": 4, "cells_per_stage": 1},
@@ -134,6 +135,18 @@ def test_drop_path_does_nothing_in_evaluation_or_at_zero() -> None:
     assert (network.train()(x)[0] == 0).any()
     drop_path.set_probability(0.0)
     assert torch.equal(network(x)[0], x)
+
+
+def test_drop_path_counts_the_paths_that_it_may_cut() -> None:
+    assert DropPath(TwoLayers()).num_paths == 0
+    network = small("darts_v2")
+    edges = [
+        edge
+        for module in network.modules()
+        if isinstance(module, CellEdges)
+        for edge in module.values()
+    ]
+    assert DropPath(network).num_paths == sum(not isinstance(e, nn.Identity) for e in edges) > 0
 
 
 def test_drop_path_keeps_the_type_under_half_precision() -> None:

@@ -107,6 +107,9 @@ class Retrain(Loop):
         compile_network: Run through `torch.compile`.
         non_finite: What happens when numbers leave the finite; None: the run ends.
         ranks: The processes that do the training together.
+
+        Raises:
+            UserError: paths are to be dropped, and the network has none.
         """
         super().__init__(
             folder,
@@ -121,6 +124,11 @@ class Retrain(Loop):
         self.recipe, self.autocast = recipe, autocast
         self._choices = None if genotype is None else dict(genotype.choices)
         self.drop_path = DropPath(network)
+        if recipe.drop_path > 0 and self.drop_path.num_paths == 0:
+            raise UserError(
+                "drop_path: the network has no path that may be dropped (a model of your own names "
+                "them by a method droppable_paths); set it to 0"
+            )
         self.ema = None
         if recipe.ema_decay > 0:
             average = get_ema_multi_avg_fn(recipe.ema_decay)

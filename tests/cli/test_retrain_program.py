@@ -101,6 +101,9 @@ def test_a_compiled_network_trains_like_the_plain_one(run_program: Run, tmp_path
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-3)
 
 
+_NO_EDGE = "genotype=|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -114,6 +117,7 @@ def test_a_compiled_network_trains_like_the_plain_one(run_program: Run, tmp_path
         (("genotype=darts_v2", "auxiliary_weight=0.4"), r"made for images of 32x32 pixels"),
         (("genotype=nasbench201_best", "auxiliary_weight=0.4"), r"has no auxiliary head"),
         (("genotype=darts_v2", "drop_path=1"), r"drop_path is 1.0: must lie in \[0, 1\)"),
+        ((_NO_EDGE, "drop_path=0.1", "data.limit=100"), r"drop_path: the network has no path"),
         (("genotype=darts_v2", "network.cells=0"), r"network.cells is 0: must be at least 1"),
         (("genotype=darts_v2", "label_smothing=0.1"), r"did you mean 'label_smoothing'\?"),
     ],
