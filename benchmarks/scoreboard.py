@@ -92,6 +92,9 @@ METHODS: dict[str, Method] = {
     "without finals": _derived(*_NO_FINALS),
     "finals without neighbours": _derived("derive.final_trainings=12"),
     "supernet alone": _derived(*_NO_FINALS, "derive.judges=[validation]"),
+    "finals without a supernet": Method(  # which is not asked, and is hardly trained
+        ("epochs=1", "warmup_epochs=1", "derive.judges=[naswot,multiply_adds]"), judge=None
+    ),
     "random search, trained alone": Method(
         (
             *_RANDOM,

@@ -1,5 +1,7 @@
 """Candidate operations: shapes, gradients, and the structures of the papers."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -155,6 +157,31 @@ def test_gradients_of_the_weights_in_bf16_are_those_in_float32_but_for_rounding(
     assert found[True]
     for weight, exact in found[False].items():
         assert (found[True][weight] - exact).norm() < 0.1 * exact.norm(), weight
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+@pytest.mark.parametrize("channels", [2, 4, 9])
+def test_few_channels_in_channels_last_have_the_gradients_of_the_definition(
+    name: str, channels: int
+) -> None:
+    """PyTorch's 1x1 convolution of stride 2 breaks the heap there, after some steps."""
+    torch.manual_seed(0)
+    operation = build_operation(name, channels, 2, Norm())
+    exact = copy.deepcopy(operation).double()
+    operation.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(8, channels, 8, 8).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for module, images in ((operation, x), (exact, x.double().contiguous())):
+        for _ in range(10):
+            module.zero_grad()
+            images = images.detach().requires_grad_()
+            module(images).square().sum().backward()
+        assert images.grad is not None
+        gradients.append(
+            [images.grad, *(w.grad for w in module.parameters() if w.grad is not None)]
+        )
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_zero_keeps_type_and_layout() -> None:
