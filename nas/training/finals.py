@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,8 +78,9 @@ def hold(
     among neighbours the jury tells chance differences, and a training now and then a large one.
 
     What stands at the top at the end differs by less than chance. So the best few are trained once
-    more, for longer, and the lowest loss decides: they are alike enough for it, and nothing else
-    says more about the network that is wanted.
+    more, for longer, which weighs as much as all before, in the scale of the trainings before. It
+    says most about the network that is wanted, but one and the same network ends at another loss
+    with another seed: a lead within that must not overrule all else.
 
     Args:
         finals: What is held.
@@ -91,7 +93,7 @@ def hold(
 
     Returns:
         All genotypes that were trained, best first. The last value of each is minus its loss; those
-        of the play-off have that of the play-off after it.
+        of the play-off have that of the play-off after it, and it is in their standing.
     """
 
     def minus_losses(genotypes: Sequence[Genotype], steps: int) -> list[float]:
@@ -118,12 +120,27 @@ def hold(
     best, others = found[: finals.num_in_playoff], found[finals.num_in_playoff :]
     if len(best) > 1:
         trained = minus_losses([judged.genotype for judged in best], finals.playoff_steps)
-        best = [
-            replace(judged, values=(*judged.values, value))
-            for judged, value in zip(best, trained, strict=True)
-        ]
-        best.sort(key=lambda judged: -judged.values[-1])
+        best = _with_playoff(best, trained, _spread([judged.values[-1] for judged in found]))
     return best + others
+
+
+def _with_playoff(best: Sequence[Judged], trained: Sequence[float], spread: float) -> list[Judged]:
+    """Those of the play-off, best first; what has diverged is last."""
+    mean = np.mean([value for value in trained if math.isfinite(value)] or [0.0])
+    judged = [
+        replace(
+            each,
+            values=(*each.values, value),
+            standing=each.standing + float(value - mean) / spread,
+        )
+        for each, value in zip(best, trained, strict=True)
+    ]
+    return sorted(judged, key=lambda each: -each.standing)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Their standard deviation; 1 where there is none."""
+    return float(np.std([value for value in values if math.isfinite(value)] or [0.0])) or 1.0
 
 
 def train(
