@@ -121,6 +121,12 @@ def retrain(
 
 
 def _overrides(given: tuple[str, ...], settings: Mapping[str, Any]) -> list[str]:
+    for override in given:
+        if not isinstance(override, str):
+            raise UserError(
+                f"{override!r} is no setting such as 'epochs=3'; a model of your own is given as "
+                "model=, images as images="
+            )
     return [
         *map(for_hydra, given),
         *(for_hydra(_override(key.replace("__", "."), value)) for key, value in settings.items()),

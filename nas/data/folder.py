@@ -1,6 +1,7 @@
 """Folders of class folders: which images there are, and how they are split. Opens none."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,28 @@ def list_training(root: Path, test_fraction: float) -> ImageFiles:
             f"data.test_fraction is {test_fraction}: leaves none of the {len(files.paths)} "
             f"images of {root} for training"
         )
+    check_classes_left(files.labels[kept], files.class_names, test_fraction)
     return files.select(kept)
+
+
+def check_classes_left(labels: Tensor, class_names: Sequence[str], test_fraction: float) -> None:
+    """Checks that each class has an image left to train on.
+
+    Args:
+        labels: Of the images that are left, int64 `[N]`.
+        class_names: Of all classes.
+        test_fraction: Share that was held out.
+
+    Raises:
+        UserError: the held-out test images are all that a class has.
+    """
+    counts = torch.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        name = class_names[int(counts.argmin())]
+        raise UserError(
+            f"data.test_fraction is {test_fraction}: leaves no image of the class {name!r} for "
+            "training; give it more images, or test images of their own"
+        )
 
 
 def list_test(root: Path, test_fraction: float) -> ImageFiles:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.folder import check_classes_left
 from nas.data.order import stratified_split
 from nas.data.settings import DataSettings
 from nas.data.sources import Images, resized
@@ -59,6 +60,8 @@ class GivenImages:
         if self.test is None:
             parts = stratified_split(self.train.labels, settings.test_fraction, "test split")
             images = self.train.select(parts[0] if train else parts[1])
+            if train:
+                check_classes_left(images.labels, images.class_names, settings.test_fraction)
         assert images is not None
         return resized(images, settings.image_size)
 

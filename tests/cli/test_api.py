@@ -171,6 +171,11 @@ def test_a_mistake_is_a_user_error_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_by_position_is_told_its_keyword() -> None:
+    with pytest.raises(nas.UserError, match=r"SmallNet.* is no setting .* is given as model="):
+        nas.search(SmallNet)  # type: ignore[arg-type]
+
+
 def settings_of_pytorch() -> tuple[bool, ...]:
     return (
         torch.backends.cudnn.allow_tf32,

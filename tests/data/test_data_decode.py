@@ -135,3 +135,13 @@ def test_flat_folder_of_which_nothing_is_left_for_training(tmp_path: Path) -> No
     root = make_folder(tmp_path, "", num=2)
     with pytest.raises(UserError, match=r"data.test_fraction is 0.95: leaves none of the 4 images"):
         load_search(folder(root, test_fraction=0.95))
+
+
+def test_a_class_that_the_test_images_would_take_whole_is_refused(tmp_path: Path) -> None:
+    """Nothing else would say that it is never trained."""
+    root = make_folder(tmp_path, "", num=5)
+    for index in range(1, 5):
+        (root / "bee" / f"{index}.png").unlink()
+    message = r"data.test_fraction is 0.6: leaves no image of the class 'bee' for training"
+    with pytest.raises(UserError, match=message):
+        load_search(folder(root, test_fraction=0.6))

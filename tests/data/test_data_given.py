@@ -114,3 +114,10 @@ def test_images_that_are_no_squares_are_what_a_predictor_makes_of_them() -> None
     preprocess = Preprocessing.of(data.info)
     predicted = torch.stack([preprocess(Image.fromarray(image)) for image in pixels])
     assert torch.equal(evaluated, predicted)
+
+
+def test_a_class_that_the_test_images_would_take_whole_is_refused() -> None:
+    given = GivenImages.of((np.zeros((6, 5, 5), np.uint8), [0] * 5 + [1]), None)
+    with pytest.raises(UserError, match="leaves no image of the class '1' for training"):
+        given.split(DataSettings(test_fraction=0.6), train=True)
+    assert len(given.split(DataSettings(test_fraction=0.6), train=False).labels) == 4
