@@ -158,10 +158,16 @@ def train(
     one.
     """
     entrants = [_Entrant(finals, run, genotype) for genotype in genotypes]
-    with _side_by_side(run.supernet.device) as for_each:
-        for batch in islice(Cycle(run.data.train), steps):
+    one_by_one: Callable[..., Iterable[None]] = map
+    with _side_by_side(run.supernet.device) as at_once:
+        for_each = one_by_one
+        for number, batch in enumerate(islice(Cycle(run.data.train), steps)):
+            before = torch.get_rng_state()
             for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), entrants):
                 pass
+            # Draws (dropout) come from one generator: in which order must not depend on threads.
+            if number == 0 and torch.equal(before, torch.get_rng_state()):
+                for_each = at_once
             on_step(len(entrants))
     return [entrant.loss() for entrant in entrants]
 

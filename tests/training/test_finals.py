@@ -2,8 +2,10 @@
 
 import math
 import statistics
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +71,29 @@ def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> Non
     (found,) = train(FINALS, search, [CONVS], 3)
     assert found == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_networks_that_draw_are_trained_in_order(
+    search: Search, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """Dropout draws from one generator, so that threads would make the losses differ each time."""
+    workers: list[str] = []
+
+    def build(*arguments: Any, **sizes: Any) -> nn.Module:
+        network = nn.Sequential(nn.Dropout(rate), build_network(*arguments, **sizes))
+        network.register_forward_pre_hook(
+            lambda *_: workers.append(threading.current_thread().name)
+        )
+        return network
+
+    monkeypatch.setattr("nas.training.finals.build_network", build)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(train(FINALS, search, [CONVS, SKIPS], 3))
+    assert found[0] == found[1]
+    assert ({"MainThread"} == set(workers)) is (rate > 0)
 
 
 def test_a_training_may_take_more_than_an_epoch(search: Search) -> None:
