@@ -30,7 +30,7 @@ COSTS: Registry[CountCost] = Registry("cost")
 
 @COSTS.register("parameters")
 def parameters(network: nn.Module, in_channels: int, image_size: int) -> float:
-    """The number of trainable parameters."""
+    """The number of parameters."""
     return float(sum(parameter.numel() for parameter in network.parameters()))
 
 
