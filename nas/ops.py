@@ -51,6 +51,8 @@ class AveragePool2d(nn.AvgPool2d):
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
+_SAFE_CHANNELS = 8
+
 OperationBuilder = Callable[[int, int, Norm], nn.Module]
 OPERATIONS: Registry[OperationBuilder] = Registry("operation")
 
@@ -82,10 +84,39 @@ class Zero(nn.Module):
 def every_other(x: Tensor) -> Tensor:
     """The pixels that a 1x1 convolution of stride 2 reads; one of stride 1 after it is the same.
 
-    And it is safe: PyTorch's own of stride 2 writes beyond its memory in the backward pass, on a
-    CPU in channels-last with fewer than 8 channels (seen with torch 2.14), as partial channels are.
+    And it is safe where PyTorch's own is not, see `guard_pointwise`.
     """
     return x[:, :, ::2, ::2]
+
+
+def guard_pointwise(model: nn.Module) -> nn.Module:
+    """Keeps 1x1 convolutions with strides and few channels out of channels-last memory on a CPU.
+
+    There PyTorch's own write beyond their memory in the backward pass (seen with torch 2.14 and
+    fewer than 8 channels), which ends the process sooner or later. Results stay.
+
+    Returns:
+        `model`, with hooks on such convolutions.
+    """
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and module.stride != (1, 1)
+            and module.in_channels < _SAFE_CHANNELS
+        ):
+            # Of this shape `contiguous` takes both layouts for one.
+            plain = module.weight.detach().clone(memory_format=torch.contiguous_format)
+            module.weight.data = plain
+            module.register_forward_pre_hook(_in_nchw)
+    return model
+
+
+def _in_nchw(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (x,) = inputs
+    if x.device.type != "cpu":
+        return (x,)
+    return (x.clone(memory_format=torch.contiguous_format),)
 
 
 class ReLUConvBN(nn.Sequential):

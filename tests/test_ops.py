@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.elastic import Conv2d
 from nas.errors import UserError
-from nas.ops import OPERATIONS, FactorizedReduce, Norm, Zero, build_operation
+from nas.ops import (
+    OPERATIONS,
+    FactorizedReduce,
+    Norm,
+    Zero,
+    build_operation,
+    guard_pointwise,
+)
 
 C = 8
 NAMES = OPERATIONS.names()
@@ -182,6 +190,28 @@ def test_few_channels_in_channels_last_have_the_gradients_of_the_definition(
         )
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_strided_1x1_convolutions_of_own_models_have_the_gradients_of_the_definition(
+    elastic: bool,
+) -> None:
+    torch.manual_seed(0)
+    make = Conv2d if elastic else nn.Conv2d
+    exact = make(3, 4, 1, stride=2).double()
+    conv = guard_pointwise(copy.deepcopy(exact).float().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    x = torch.randn(8, 3, 8, 8)
+    for _ in range(10):
+        seen = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        conv.zero_grad()
+        out = conv(seen)
+        out.square().sum().backward()
+    definition = x.double().requires_grad_()
+    expected = exact(definition)
+    expected.square().sum().backward()
+    torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(seen.grad.double(), definition.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(conv.weight.grad.double(), exact.weight.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_zero_keeps_type_and_layout() -> None:

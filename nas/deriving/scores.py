@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.network import network_cost
+from nas.ops import guard_pointwise
 from nas.optimisation.bilevel import Batch
 from nas.registry import Registry
 from nas.spaces.space import SearchSpace
@@ -133,5 +134,5 @@ class TrainingFree:
             network = self._space.build_network(genotype)
         network = network.to(images.device).train()
         if images.is_contiguous(memory_format=torch.channels_last):
-            network = network.to(memory_format=torch.channels_last)
+            network = guard_pointwise(network.to(memory_format=torch.channels_last))
         return score(network, (images, labels))

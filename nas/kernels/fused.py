@@ -110,6 +110,8 @@ def fuse(model: nn.Module, kernels: Kernels) -> None:
 
 
 def _replacement(module: nn.Module, kernels: Kernels) -> nn.Module | None:
+    if module._forward_hooks or module._forward_pre_hooks:  # which somebody has put there
+        return None
     if type(module) is nn.BatchNorm2d and module.momentum is not None:
         norm = FusedNorm(module.num_features, module.eps, module.momentum)
         norm.affine, norm.track_running_stats = module.affine, module.track_running_stats

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
+from nas.ops import guard_pointwise
 from nas.optimisation.bilevel import BatchResult
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -267,7 +268,8 @@ def autocast_for(
 def to_device(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """Moves `module`, with convolution weights in channels-last memory if asked."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return module.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+    moved: nn.Module = module.to(device, memory_format=layout)  # type: ignore[call-overload]
+    return guard_pointwise(moved) if channels_last else moved
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> torch.Generator:
