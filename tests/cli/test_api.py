@@ -233,10 +233,10 @@ def test_an_interrupted_search_goes_on_with_its_folder(
 ) -> None:
     save = Loop._save_in_epoch
 
-    def stop_at_1(loop: Loop, stop: Any) -> None:
+    def stop_at_1(loop: Loop, *arguments: Any) -> None:
         if loop.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        save(loop, stop)
+        save(loop, *arguments)
 
     whole = nas.search(run_dir=tmp_path / "whole", **SMALL)
     with monkeypatch.context() as patch:
