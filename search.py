@@ -32,6 +32,7 @@ from nas.data import SearchData, load_search_data
 from nas.deriving.deriver import derive_argmax
 from nas.errors import UserError
 from nas.kernels.fused import accelerate
+from nas.kernels.graphs import graphs_for
 from nas.genotype import Genotype
 from nas.probe import probe
 from nas.sampling.samplers import SAMPLERS, SampleSource
@@ -122,7 +123,9 @@ def build(config: SearchConfig, launched: Launch) -> Search:
     check_scores(config, model)
     if config.sync_batch_norm:  # before the fast kernels, which leave such norms alone
         model = synchronise_batch_norm(model, ranks, device)
-    supernet = Supernet(ready_model(config, space, model, data), generator)
+    model = ready_model(config, space, model, data)
+    graphs = graphs_for(model, config.kernels, device)
+    supernet = Supernet(model, generator, graphs=graphs)
     source = SampleSource(supernet, SAMPLERS.get(config.sampler.name), generator)
     budget = build_budget(config, space, supernet.choices, data.info)
     return Search(

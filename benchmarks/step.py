@@ -72,7 +72,8 @@ def compare(
     With a `machine` also the least time that it needs, and how many operations it is asked for.
     """
     authors: Path | None = options.authors
-    one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in KERNELS}
+    names = (*KERNELS, "graphs") if setting.device.type == "cuda" else KERNELS
+    one_path = {kernels: SupernetSteps(setting, "gdas", kernels) for kernels in names}
     dense = SupernetSteps(setting, "softmax", "plain")
     theirs = AuthorsSteps(setting, authors) if authors and fits(setting.space) else None
     watch, batches = Stopwatch(setting.device), _batches(setting)

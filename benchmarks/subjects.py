@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Step
 from nas.genotype import Genotype
 from nas.kernels.fused import accelerate
+from nas.kernels.graphs import graphs_for
 from nas.ops import Norm
 from nas.optimisation.bilevel import Batch, Learner
 from nas.optimisation.optimizers import OptimizerSettings, Updater
@@ -54,7 +55,8 @@ class Setting:
         torch.manual_seed(0)
         model = to_device(self.space.build_supernet(), self.device, channels_last)
         model = accelerate(model, kernels, self.device)
-        return Supernet(model, torch.Generator().manual_seed(0))
+        graphs = graphs_for(model, kernels, self.device)
+        return Supernet(model, torch.Generator().manual_seed(0), graphs=graphs)
 
 
 class SupernetSteps:

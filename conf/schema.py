@@ -224,7 +224,7 @@ class SearchConfig(RunConfig):
     warmup_epochs: int = 0  # first epochs in which only the weights are trained
     update_unsampled: bool = False  # decay and momentum also for operations that were not sampled
     recalibration_batches: int = 10  # for space.track_running_stats, before a genotype is scored
-    kernels: str = "auto"  # plain, fused or compiled; auto: fused on a CPU, plain on a GPU
+    kernels: str = "auto"  # plain, fused, compiled, graphs; auto: fused on a CPU, graphs on a GPU
     space: Any = MISSING  # what is searched
     sampler: Any = MISSING  # how architectures are drawn, and their gradient
     bilevel: Any = MISSING  # which updates weights and logits get, in which order

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Decision, decisions
 from nas.edge_normalization import EdgeNormalization
+from nas.kernels.graphs import GraphedPaths
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,24 @@ class Supernet:
     """
 
     def __init__(
-        self, model: nn.Module, generator: torch.Generator, init_scale: float = 1e-3
+        self,
+        model: nn.Module,
+        generator: torch.Generator,
+        init_scale: float = 1e-3,
+        graphs: GraphedPaths | None = None,
     ) -> None:
         """Collects the choices of `model` and draws logits `init_scale * N(0, 1)`.
+
+        Args:
+            model: With choices in it.
+            generator: Source of the noise.
+            init_scale: Of the logits.
+            graphs: Runs one-path steps in place of `model`, where it can.
 
         Raises:
             UserError: `model` has no choice, or choices of one name differ in their options.
         """
-        self.model = model
+        self.model, self._graphs = model, graphs
         found = decisions(model)
         self.num_choices = len(found)
         self.options = {name: modules[0].options for name, modules in found.items()}
@@ -170,6 +181,8 @@ class Supernet:
         """Runs the model under `sample`, without an architecture gradient."""
         if sample.indices is None:
             self._mix(sample, self._on_device(sample.weights))
+        elif self._graphs is not None and self._graphs.fits(images, trains_logits=False):
+            return self._graphs.run(images, self._options_of_modules(sample.indices))
         else:
             self._select(sample.indices, None)
             if self._nodes:
@@ -195,6 +208,10 @@ class Supernet:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
             handle = torch.ones(len(self._modules), device=self.device, requires_grad=True)
+            if self._graphs is not None and self._graphs.fits(images, trains_logits=True):
+                chosen = self._options_of_modules(sample.indices)
+                output = self._graphs.run(images, chosen, handle, minus_sum=sample.minus_sum)
+                return output, handle
             self._select(sample.indices, handle.unbind(), sample.minus_sum)
         return self._run(images), handle
 
@@ -240,6 +257,9 @@ class Supernet:
         if sample.indices is None:
             return name
         return f"{name}: {self.options[name][sample.indices[found]]}"
+
+    def _options_of_modules(self, indices: Sequence[int]) -> tuple[int, ...]:
+        return tuple(indices[row] for row in self._rows)
 
     def _on_device(self, weights: Tensor) -> Tensor:
         """A copy of what is on the host, which no kernel that is under way is waited for."""

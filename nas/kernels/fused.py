@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from nas.kernels.arithmetic import ATenKernels, CompiledKernels, Kernels
 from nas.kernels.pending import FusedNorm, PendingPool, relu, state_of, value_of
 
-KERNELS = ("auto", "plain", "fused", "compiled")
+KERNELS = ("auto", "plain", "fused", "compiled", "graphs")
 
 
 class FusedReLU(nn.Module):
@@ -86,8 +86,8 @@ def accelerate(model: nn.Module, kernels: str, device: torch.device) -> nn.Modul
     """Makes `model`, a supernet on `device`, run with the kernels called `kernels`.
 
     `plain` is module by module, `fused` and `compiled` are this module with either make of
-    `nas.kernels.arithmetic`. `auto` is what was measured to be fastest without a compiler: fused on
-    a CPU.
+    `nas.kernels.arithmetic`, and so is `auto` on a CPU. For `graphs`, and `auto` on a GPU, see
+    `nas.kernels.graphs`: the modules stay.
 
     Raises:
         UserError: `compiled`, and nothing can be compiled here.

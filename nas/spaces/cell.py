@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.choice import Choice, connects, silent_gate
 from nas.edge_normalization import EdgeNormalization
 from nas.genotype import Edge, Genotype
+from nas.kernels.parts import Parts
 from nas.kernels.pending import Pending, total
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
@@ -143,6 +144,11 @@ class CellEdges(nn.ModuleDict):
             pairs = tuple(pair for pair in self._pairs if pair in silent or pair in present)
             return edges_into_live_nodes(pairs, silent, self._outputs)
         return live_edges(present, self._inputs, self._outputs)
+
+    def add_to(self, parts: Parts, nodes: Sequence[int]) -> None:
+        """Adds the edges to the parts of a network, between `nodes`, those of this cell."""
+        for source, target in self._pairs:
+            parts.add(self[f"{source}_{target}"], nodes[source], target=nodes[target])
 
     def droppable_paths(self) -> list[nn.Module]:
         """The edges that drop-path may cut: all but plain skip connections."""

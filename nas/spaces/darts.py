@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
+from nas.kernels.parts import Concatenation, Parts
 from nas.kernels.pending import state_of
 from nas.ops import Norm
 from nas.partial import check_partial_channels
@@ -87,6 +88,16 @@ class Cell(nn.Module):
         nodes = [states[n] if n in states else self._zeros(last) for n in self._outputs]
         return torch.cat(nodes, dim=1)
 
+    def add_to(self, parts: Parts, before_last: int, last: int) -> int:
+        """Adds itself to the parts of a network; returns the node of its output."""
+        nodes = [
+            parts.add(self.preprocess.input_0, before_last),
+            parts.add(self.preprocess.input_1, last),
+            *(parts.new_node() for _ in self._outputs),
+        ]
+        self.edges.add_to(parts, nodes)
+        return parts.add(Concatenation(), *nodes[INPUTS:])
+
     def _zeros(self, last: Tensor) -> Tensor:
         """The state of a node that nothing reaches."""
         batch, _, height, width = last.shape
@@ -147,6 +158,16 @@ class Network(nn.Module):
                 auxiliary_logits = self.auxiliary(last)
         logits: Tensor = self.classifier(self.pool(last))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def parts(self) -> Parts:
+        """What `forward` does without an auxiliary head, as parts."""
+        parts = Parts()
+        before_last, last = self.stem.add_to(parts, 0)
+        for cell in self.cells:
+            assert isinstance(cell, Cell | FixedReduction)
+            before_last, last = last, cell.add_to(parts, before_last, last)
+        parts.add(nn.Sequential(self.pool, self.classifier), last)
+        return parts
 
 
 @SPACES.register("darts")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError, unknown_name
+from nas.kernels.parts import Concatenation, Parts
 from nas.kernels.pending import state_of
 from nas.ops import AveragePool2d, FactorizedReduce, Norm, ReLUConvBN
 
@@ -22,6 +23,11 @@ class CifarStem(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.norm(self.conv(images))
         return x, x
+
+    def add_to(self, parts: Parts, images: int) -> tuple[int, int]:
+        """Adds itself to the parts of a network; returns the nodes of its outputs."""
+        node = parts.add(nn.Sequential(self.conv, self.norm), images)
+        return node, node
 
 
 class ImageNetStem(nn.Module):
@@ -44,6 +50,11 @@ class ImageNetStem(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         quarter = self.quarter(images)
         return quarter, self.eighth(quarter)
+
+    def add_to(self, parts: Parts, images: int) -> tuple[int, int]:
+        """Adds itself to the parts of a network; returns the nodes of its outputs."""
+        quarter = parts.add(self.quarter, images)
+        return quarter, parts.add(self.eighth, quarter)
 
 
 STEMS = ("cifar", "imagenet")
@@ -151,6 +162,16 @@ class FixedReduction(nn.Module):
         )
         branches = (*self.convs, *self.pools)
         return torch.cat([b(x) for b, x in zip(branches, inputs * 2, strict=True)], dim=1)
+
+    def add_to(self, parts: Parts, before_last: int, last: int) -> int:
+        """Adds itself to the parts of a network; returns the node of its output."""
+        inputs = (
+            parts.add(self.preprocess.input_0, before_last),
+            parts.add(self.preprocess.input_1, last),
+        )
+        branches = (*self.convs, *self.pools)
+        outputs = [parts.add(b, node) for b, node in zip(branches, inputs * 2, strict=True)]
+        return parts.add(Concatenation(), *outputs)
 
 
 def _halve(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
+from nas.kernels.parts import Parts
 from nas.kernels.pending import state_of, total
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
@@ -48,6 +49,12 @@ class Cell(nn.Module):
         states = self.edges.states({0: state_of(x)}, lambda: torch.zeros_like(x))
         # With every path cut the cell is the zero function.
         return states[self._output] if self._output in states else torch.zeros_like(x)
+
+    def add_to(self, parts: Parts, x: int) -> int:
+        """Adds itself to the parts of a network; returns the node of its output."""
+        nodes = [x, *(parts.new_node() for _ in range(self._output))]
+        self.edges.add_to(parts, nodes)
+        return nodes[-1]
 
 
 class ResidualReduction(nn.Module):
@@ -120,6 +127,17 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.head(self.cells(self.stem(images))))
         return logits
+
+    def parts(self) -> Parts:
+        """What `forward` does, as parts."""
+        parts = Parts()
+        node = parts.add(self.stem, 0)
+        for module in self.cells:
+            node = (
+                module.add_to(parts, node) if isinstance(module, Cell) else parts.add(module, node)
+            )
+        parts.add(nn.Sequential(self.head, self.classifier), node)
+        return parts
 
 
 @SPACES.register(NAME)

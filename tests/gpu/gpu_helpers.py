@@ -21,6 +21,7 @@ from conf.schema import RetrainConfig, register_schemas
 from conf.settings import Launch
 from nas.genotype.resolve import resolve_genotype
 from nas.kernels.fused import accelerate
+from nas.kernels.graphs import GraphedPaths
 from nas.optimisation.bilevel import Alternating, Batch, Learner, score_function_gradient
 from nas.optimisation.optimizers import OptimizerSettings, Updater
 from nas.sampling.samplers import SAMPLERS, SampleSource
@@ -44,7 +45,10 @@ def learner_on(
     use_precision(precision)
     torch.manual_seed(0)
     model = to_device(SPACES[space].build_supernet(), device, channels_last=True)
-    supernet = Supernet(accelerate(model, kernels, device), generator())
+    model = accelerate(model, kernels, device)
+    # On a CPU, where tests try the tests, what would be graphs is done again and again.
+    graphs = GraphedPaths(model) if kernels == "graphs" else None
+    supernet = Supernet(model, generator(), graphs=graphs)
     weights = OptimizerSettings(learning_rate=0.025, clip_norm=5.0, nesterov=True)
     return Learner(
         supernet,

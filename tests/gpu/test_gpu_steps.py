@@ -12,7 +12,7 @@ from nas.sampling.samplers import SAMPLERS
 pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
-KERNELS = ("plain", "fused", "compiled")
+KERNELS = ("plain", "fused", "compiled", "graphs")
 STEPS = 4
 BOUNDS = {"float32": (1e-3, 0.01), "tf32": (0.01, 0.6), "bf16": (0.04, 1.5)}
 """How far a loss may be off, absolute, and the logits, as a share of how far they have moved.

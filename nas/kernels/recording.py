@@ -1,0 +1,298 @@
+"""What `nas.kernels.graphs` replays: the passes of every candidate, recorded once.
+
+On a GPU a recorded pass is a CUDA graph; elsewhere it is the pass itself, done again.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from nas.choice import Choice, Decision
+from nas.kernels.arithmetic import element_sum, inner_product
+from nas.kernels.parts import Part, Parts
+from nas.ops import Zero
+
+Action = Callable[[], None]
+
+MEMORY_SHARE = 0.6
+"""Of the free memory of a GPU: what the candidates may keep for their backward passes."""
+
+
+class Node:
+    """A feature map and its gradient, each with one place in memory for good."""
+
+    def __init__(self, value: Tensor, *, has_grad: bool = True) -> None:
+        self.value = torch.zeros_like(value)
+        self.grad = torch.zeros_like(value) if has_grad else None
+
+
+class Candidate:
+    """A module in one place of a network, with its passes.
+
+    Attributes:
+        forward: Adds the output to the target.
+        through_weights: Adds to the gradients of the sources; writes those of the weights.
+        through_logits: Adds to the gradients of the sources; writes the inner product.
+        gradients: The weights that have a gradient, with it.
+    """
+
+    def __init__(
+        self, module: nn.Module, sources: Sequence[Node], target: Node, inner: Tensor | None
+    ) -> None:
+        """Args:
+        module: What is run; a `Zero` adds nothing, and may have an inner product all the same.
+        sources: What it reads.
+        target: What its output is added to.
+        inner: Where its inner product goes; None for a module that nobody chooses.
+        """
+        self.forward, self.through_weights = self._forward, self._through_weights
+        self.through_logits: Action = partial(self._through_logits, minus_sum=False)
+        self.gradients: list[tuple[nn.Parameter, Tensor]] = []
+        self._module, self._target, self._inner = module, target, inner
+        self._is_zero = isinstance(module, Zero)
+        self._sources = [node for node in sources if node.grad is not None]
+        # `data`, since autograd would refuse to go back through what is overwritten between two
+        # steps, though the next one goes through the new values.
+        self._inputs = [node.value.data.requires_grad_(node.grad is not None) for node in sources]
+        self._differentiated = [tensor for tensor in self._inputs if tensor.requires_grad]
+        self._weights = [weight for weight in module.parameters() if weight.requires_grad]
+        self._out: Tensor | None = None
+
+    def record(self, recorder: "Recorder") -> None:
+        """Records `forward`."""
+        self.forward = recorder(self._forward, "forward")
+
+    def record_backward(self, recorder: "Recorder") -> None:
+        """Records `through_weights`."""
+        self.through_weights = recorder(self._through_weights, "backward")
+
+    def record_inner_product(self, recorder: "Recorder", *, minus_sum: bool) -> None:
+        """Records `through_logits`."""
+        action = partial(self._through_logits, minus_sum=minus_sum)
+        self.through_logits = recorder(action, "backward")
+
+    def warm_up(self) -> int:
+        """Does all passes once, unrecorded; returns the bytes of a GPU that the first one keeps."""
+        before = torch.cuda.memory_allocated()
+        self._forward()
+        kept = torch.cuda.memory_allocated() - before
+        self._through_weights()
+        self._through_logits(minus_sum=True)
+        self._out, self.gradients = None, []
+        return kept
+
+    def _forward(self) -> None:
+        if self._is_zero:
+            return
+        with torch.enable_grad():
+            self._out = self._module(*self._inputs)
+        self._target.value.add_(self._out.detach())
+
+    def _through_weights(self) -> None:
+        gradients = self._backward([*self._differentiated, *self._weights])
+        pairs = zip(self._weights, gradients[len(self._sources) :], strict=True)
+        self.gradients = [(w, laid_out_like(w, g)) for w, g in pairs if g is not None]
+
+    def _through_logits(self, *, minus_sum: bool) -> None:
+        self._backward(self._differentiated)
+        grad, out = self._target.grad, self._out
+        if self._inner is None or grad is None:
+            return
+        product = (
+            inner_product(grad, out.detach()) if out is not None else self._inner.new_zeros(())
+        )
+        self._inner.copy_(product - element_sum(grad) if minus_sum else product)
+
+    def _backward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """The gradients of `inputs`, which begin with those of the sources: these are added."""
+        if not inputs or self._out is None or not self._out.requires_grad:
+            return [None] * len(inputs)
+        gradients = torch.autograd.grad(
+            self._out, inputs, self._target.grad, retain_graph=True, allow_unused=True
+        )
+        for node, gradient in zip(self._sources, gradients, strict=False):
+            if gradient is not None and node.grad is not None:
+                node.grad.add_(gradient)
+        return gradients
+
+
+def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Optimisers take many weights at once where their gradients lie in memory as they do."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
+class Recorder:
+    """Makes CUDA graphs of actions; on other devices it hands actions back as they are."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+            self._pools = {name: torch.cuda.graph_pool_handle() for name in ("forward", "backward")}
+
+    def __call__(self, action: Action, pool: str) -> Action:
+        """Records `action`, which is not done; what it allocates is in the memory called `pool`."""
+        if self._device.type != "cuda":
+            return action
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            # Other threads (loaders, autograd's own) may do meanwhile what this one must not.
+            graph.capture_begin(pool=self._pools[pool], capture_error_mode="thread_local")
+            try:
+                action()
+            finally:
+                graph.capture_end()
+        return graph.replay
+
+    def once(self, action: Action) -> None:
+        """Does `action` on a GPU, so that libraries choose their algorithms before it is recorded.
+
+        Nothing is done elsewhere.
+        """
+        if self._device.type != "cuda":
+            return
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.stream(self._stream):
+            action()
+        torch.cuda.synchronize(self._device)
+        gc.collect()  # nothing may be freed while a graph is recorded
+
+    def warm_up(self, candidates: Sequence[Candidate]) -> str | None:
+        """Does all passes once; returns a reason where there is too little memory for graphs."""
+        kept: list[int] = []
+        self.once(lambda: kept.extend(candidate.warm_up() for candidate in candidates))
+        if not kept:
+            return None
+        torch.cuda.empty_cache()
+        needed, (free, _) = sum(kept), torch.cuda.mem_get_info(self._device)
+        if needed > MEMORY_SHARE * free:
+            return f"{needed / 2**30:.1f} GiB are too much, {free / 2**30:.1f} GiB are free"
+        return None
+
+
+class Recording:
+    """All candidates of a network, on images of one size.
+
+    Attributes:
+        anchor: What an output hangs on where no handle asks for its backward pass.
+        inner_products: One a choice, of the last backward pass to the logits.
+        num_runs: Forward passes so far.
+    """
+
+    def __init__(self, parts: Parts, choices: Sequence[Decision], images: Tensor) -> None:
+        """Args:
+        parts: Of the network.
+        choices: All that it has; `parts` may have them in another order.
+        images: `[B, C, H, W]`, of the size that all will have.
+        """
+        numbers = {id(choice): number for number, choice in enumerate(choices)}
+        self._parts, self._first_images = parts, images
+        self._numbers = [numbers.get(id(part.module)) for part in parts]
+        self.inner_products = torch.zeros(len(choices), device=images.device)
+        self.anchor = torch.zeros((), device=images.device, requires_grad=True)
+        self.num_runs = 0
+        self._nodes = _nodes_of(parts, images)
+        self._output = self._nodes[parts[-1].target]
+        self._candidates = {
+            (place, option): Candidate(
+                module,
+                [self._nodes[source] for source in part.sources],
+                self._nodes[part.target],
+                None if number is None else self.inner_products[number],
+            )
+            for place, (part, number) in enumerate(zip(parts, self._numbers, strict=True))
+            for option, module in _modules_of(part)
+        }
+        self._minus_sum: bool | None = None
+        self._recorder = Recorder(images.device)
+        self.live = lru_cache(maxsize=1 << 14)(self._live)
+
+    def takes(self, images: Tensor) -> bool:
+        """Whether these are like the first ones in size, type and layout."""
+        first = self._first_images
+        described = (images.shape, images.dtype, images.stride())
+        return described == (first.shape, first.dtype, first.stride())
+
+    def record(self) -> str | None:
+        """Records what trains the weights; returns a reason where there is too little memory."""
+        candidates = list(self._candidates.values())
+        refusal = self._recorder.warm_up(candidates)
+        if refusal is None:
+            # A graph may take memory that earlier ones have used and left nothing in. So graphs
+            # that leave something behind are recorded in the order in which they are replayed: none
+            # writes where a later one has left what is still to be read.
+            for candidate in candidates:
+                candidate.record(self._recorder)
+            for candidate in reversed(candidates):
+                candidate.record_backward(self._recorder)
+        return refusal
+
+    def record_inner_products(self, *, minus_sum: bool) -> None:
+        """Records what trains the logits, unless it is already."""
+        if self._minus_sum is minus_sum:
+            return
+        self._minus_sum = minus_sum
+        for candidate in self._candidates.values():
+            candidate.record_inner_product(self._recorder, minus_sum=minus_sum)
+
+    def forward(self, images: Tensor, live: Sequence[Candidate]) -> Tensor:
+        """The output under the candidates `live`."""
+        self.num_runs += 1
+        torch._foreach_zero_([node.value for node in self._nodes[1:]])
+        self._nodes[0].value.copy_(images)
+        for candidate in live:
+            candidate.forward()
+        return self._output.value.clone()
+
+    def through_weights(self, grad: Tensor, live: Sequence[Candidate]) -> None:
+        """Goes back from the gradient of the output to the weights; adds to their `grad`."""
+        self._start_backward(grad)
+        for candidate in reversed(live):
+            for weight, gradient in candidate.gradients:
+                if weight.grad is gradient:  # of images before these, about to be overwritten
+                    weight.grad = gradient.clone()
+            candidate.through_weights()
+            for weight, gradient in candidate.gradients:
+                weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+    def through_logits(self, grad: Tensor, live: Sequence[Candidate]) -> Tensor:
+        """Goes back from the gradient of the output to the choices: their inner products."""
+        self._start_backward(grad)
+        self.inner_products.zero_()
+        for candidate in reversed(live):
+            candidate.through_logits()
+        return self.inner_products.clone()
+
+    def _start_backward(self, grad: Tensor) -> None:
+        torch._foreach_zero_([node.grad for node in self._nodes if node.grad is not None])
+        assert self._output.grad is not None
+        self._output.grad.copy_(grad)
+
+    def _live(self, chosen: tuple[int, ...], silent: bool) -> tuple[Candidate, ...]:
+        """The candidates that the output depends on, in order; see `Parts.live`."""
+        options = [None if number is None else chosen[number] for number in self._numbers]
+        places = self._parts.live(options, silent=silent)
+        return tuple(self._candidates[place, options[place]] for place in places)
+
+
+def _modules_of(part: Part) -> list[tuple[int | None, nn.Module]]:
+    if isinstance(part.module, Choice):
+        return list(enumerate(part.module.candidates))
+    return [(None, part.module)]
+
+
+def _nodes_of(parts: Parts, images: Tensor) -> list[Node]:
+    """The nodes; what size each has a module that leads there tells."""
+    nodes: dict[int, Node] = {0: Node(images, has_grad=False)}
+    with torch.no_grad():
+        for part in parts:
+            for _, module in _modules_of(part):
+                if part.target not in nodes and not isinstance(module, Zero):
+                    inputs = [nodes[source].value for source in part.sources]
+                    nodes[part.target] = Node(module(*inputs))
+    return [nodes[number] for number in range(parts.num_nodes)]

@@ -1,0 +1,195 @@
+"""What runs a supernet part by part, against the supernet itself; recorded on no GPU here."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from supernet_helpers import SPACES, batch, build, decision_gradient, generator, loss_of
+from torch import Tensor, nn
+
+from nas.choice import NOT_CONNECTED
+from nas.errors import UserError
+from nas.genotype.text import parse_nasbench201
+from nas.kernels.graphs import GraphedGradient, GraphedPaths, graphs_for
+from nas.ops import Norm
+from nas.sampling.samplers import SAMPLERS, SampleSource
+from nas.spaces import DARTS, NASBench201
+from nas.supernet import Sample, Supernet
+
+CPU = torch.device("cpu")
+NASBENCH201 = NASBench201(in_channels=3, num_classes=4, channels=4, cells_per_stage=1)
+ROUNDS = 12
+WITH_A_DEAD_EDGE = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
+
+
+@pytest.fixture(autouse=True)
+def _double() -> object:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def both(space: str) -> tuple[Supernet, Supernet]:
+    """A supernet, and the same one run part by part."""
+    plain = build(SPACES[space])
+    model = copy.deepcopy(plain.model)
+    return plain, Supernet(model, generator(), graphs=GraphedPaths(model))
+
+
+def samples(supernet: Supernet, sampler: str, count: int = ROUNDS) -> list[Sample]:
+    source = SampleSource(supernet, SAMPLERS.get(sampler), generator(5), 1.0)
+    return [source() for _ in range(count)]
+
+
+def weight_gradients(supernet: Supernet, chosen: list[Sample]) -> list[Tensor | None]:
+    """Of the sum of the losses, each on images of its own."""
+    for number, sample in enumerate(chosen):
+        images, labels = batch(number)
+        loss_of(supernet.forward(images, sample), labels).backward()
+    found = [p.grad if p.grad is None else p.grad.clone() for p in supernet.model.parameters()]
+    supernet.model.zero_grad()
+    return found
+
+
+def check_alike(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    assert [g is None for g in found] == [g is None for g in expected]
+    torch.testing.assert_close(
+        [g for g in found if g is not None], [g for g in expected if g is not None]
+    )
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_weights_get_the_gradients_of_the_supernet(space: str) -> None:
+    plain, graphed = both(space)
+    for sample in samples(plain, "gdas"):
+        check_alike(weight_gradients(graphed, [sample]), weight_gradients(plain, [sample]))
+
+
+def test_gradients_of_several_passes_add_up() -> None:
+    plain, graphed = both("nasbench201")
+    first, second, third = samples(plain, "uniform", 3)
+    chosen = [first, second, second, third]
+    check_alike(weight_gradients(graphed, chosen), weight_gradients(plain, chosen))
+
+
+@pytest.mark.parametrize("sampler", ["gdas", "gdas_authors"])
+@pytest.mark.parametrize("space", SPACES)
+def test_choices_get_the_inner_products_of_the_supernet(space: str, sampler: str) -> None:
+    plain, graphed = both(space)
+    for supernet in (plain, graphed):
+        supernet.model.requires_grad_(False)
+    # Recorded at the first step, in which no gradient of the weights is asked for.
+    for number, sample in enumerate(samples(plain, sampler)):
+        found = decision_gradient(graphed, sample, number)
+        torch.testing.assert_close(found, decision_gradient(plain, sample, number))
+
+
+def test_a_path_that_is_cut_leaves_the_classifier_alone() -> None:
+    plain, graphed = both("nasbench201")
+    cut = plain.fixed({name: "none" for name in plain.names})
+    check_alike(weight_gradients(graphed, [cut]), weight_gradients(plain, [cut]))
+
+
+def test_edges_that_a_genotype_drops_are_not_run() -> None:
+    plain, graphed = both("darts")
+    names = dict(zip(plain.names, ["sep_conv_3x3", "skip_connect", "dil_conv_3x3"], strict=False))
+    some = plain.fixed(names)
+    assert some.indices is not None and NOT_CONNECTED in some.indices
+    check_alike(weight_gradients(graphed, [some]), weight_gradients(plain, [some]))
+
+
+def test_running_statistics_move_once_a_step() -> None:
+    space = replace(NASBENCH201, norm=Norm(affine=False, track_running_stats=True))
+    plain = build(space)
+    model = copy.deepcopy(plain.model)
+    graphed = Supernet(model, generator(), graphs=GraphedPaths(model))
+    for sample in samples(plain, "uniform", 4):
+        weight_gradients(plain, [sample])
+        weight_gradients(graphed, [sample])
+    torch.testing.assert_close(dict(model.named_buffers()), dict(plain.model.named_buffers()))
+
+
+def test_a_second_pass_before_the_way_back_is_refused() -> None:
+    _, graphed = both("nasbench201")
+    sample, images = samples(graphed, "uniform", 1)[0], batch()[0]
+    first = graphed.forward(images, sample)
+    graphed.forward(images, sample)
+    with pytest.raises(RuntimeError, match="overwritten"):
+        first.sum().backward()
+
+
+def evaluated(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
+    with torch.no_grad():
+        return graphs.fits(images, trains_logits=False)
+
+
+def in_bf16(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return graphs.fits(images, trains_logits=False)
+
+
+def of_another_size(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
+    return graphs.fits(images[:2], trains_logits=False)
+
+
+def of_both_levels(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
+    return graphs.fits(images, trains_logits=True)
+
+
+def in_evaluation(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
+    model.eval()
+    return graphs.fits(images, trains_logits=False)
+
+
+@pytest.mark.parametrize(
+    "ask", [evaluated, in_bf16, of_another_size, of_both_levels, in_evaluation]
+)
+def test_what_was_not_recorded_does_not_fit(
+    ask: Callable[[GraphedPaths, nn.Module, Tensor], bool],
+) -> None:
+    model = SPACES["nasbench201"].build_supernet()
+    graphs, (images, _) = GraphedPaths(model), batch()
+    assert graphs.fits(images, trains_logits=False)
+    assert not ask(graphs, model, images)
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        (DARTS(in_channels=3, num_classes=4, channels=8, partial_channels=2), "partial channels"),
+        (DARTS(in_channels=3, num_classes=4, edge_normalization=True), "weights of their own"),
+    ],
+)
+def test_networks_that_cannot_be_run_so_say_why(space: DARTS, reason: str) -> None:
+    with torch.device("meta"):
+        refusal = GraphedPaths(space.build_supernet()).refusal
+    assert refusal is not None and reason in refusal
+
+
+def test_graphs_need_a_gpu() -> None:
+    model = SPACES["nasbench201"].build_supernet()
+    assert graphs_for(model, "auto", CPU) is None
+    assert graphs_for(model, "plain", torch.device("cuda")) is None
+    assert isinstance(graphs_for(model, "auto", torch.device("cuda")), GraphedPaths)
+    with pytest.raises(UserError, match="kernels=graphs cannot be had here: the device is cpu"):
+        graphs_for(model, "graphs", CPU)
+
+
+def test_a_network_gets_the_gradients_of_autograd() -> None:
+    torch.manual_seed(0)
+    network = NASBENCH201.build_network(parse_nasbench201(WITH_A_DEAD_EDGE))
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return loss_of(network(images), labels)
+
+    gradient = GraphedGradient(network, loss, *batch(1))
+    images, labels = batch()
+    found = gradient(images, labels)
+    gradients = [p.grad for p in network.parameters()]
+    network.zero_grad()
+    expected = loss(images, labels)
+    expected.backward()
+    torch.testing.assert_close(found, expected.detach())
+    check_alike(gradients, [p.grad for p in network.parameters()])
