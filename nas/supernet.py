@@ -208,10 +208,9 @@ class Supernet:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
             handle = torch.ones(len(self._modules), device=self.device, requires_grad=True)
-            if self._graphs is not None and self._graphs.fits(images, trains_logits=True):
-                chosen = self._options_of_modules(sample.indices)
-                output = self._graphs.run(images, chosen, handle, minus_sum=sample.minus_sum)
-                return output, handle
+            graphs, minus_sum = self._graphs, sample.minus_sum
+            if graphs and graphs.fits(images, trains_logits=True, minus_sum=minus_sum):
+                return graphs.run(images, self._options_of_modules(sample.indices), handle), handle
             self._select(sample.indices, handle.unbind(), sample.minus_sum)
         return self._run(images), handle
 

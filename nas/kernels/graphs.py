@@ -40,8 +40,10 @@ class GraphedPaths:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._recording: Recording | None = None
 
-    def fits(self, images: Tensor, *, trains_logits: bool) -> bool:
+    def fits(self, images: Tensor, *, trains_logits: bool, minus_sum: bool = False) -> bool:
         """Whether `run` can do a step on these images; records everything when asked first.
+
+        With `minus_sum` (see `nas.supernet.Sample`) the handle will get that form of gradient.
 
         A forward pass without a backward pass, one under autocast, one whose images differ in size
         from the first ones and one that trains weights and logits at once do not fit.
@@ -54,24 +56,24 @@ class GraphedPaths:
             or trains_logits is trains_weights
         ):
             return False
-        if self._recording is None:
+        recording = self._recording
+        if recording is None or (trains_logits and recording.minus_sum is not minus_sum):
+            self._recording = None  # frees its memory
             with self._weights_trained(), buffers_restored(self._model):
                 assert isinstance(self._model, HasParts)
-                self._recording = Recording(self._model.parts(), self._choices, images)
-                self.refusal = self._recording.record()
+                recording = Recording(self._model.parts(), self._choices, images, minus_sum)
+                self.refusal = recording.record()
             if self.refusal is not None:
                 warnings.warn(f"kernels=graphs is left: {self.refusal}", stacklevel=2)
-                self._recording = None
                 return False
-        return self._recording.takes(images)
+            self._recording = recording
+        return recording.takes(images)
 
     def run(
         self,
         images: Tensor,
         chosen: tuple[int, ...],
         handle: Tensor | None = None,
-        *,
-        minus_sum: bool = False,
     ) -> Tensor:
         """The output for images that fit; its backward pass must come before the next `run`.
 
@@ -81,14 +83,11 @@ class GraphedPaths:
             handle: One number a choice; its gradient will be the inner products, see
                 `nas.supernet.Supernet.forward_for_logits`. None trains the weights: the backward
                 pass adds to their gradients.
-            minus_sum: See `nas.supernet.Sample`.
         """
         recording = self._recording
         assert recording is not None
         trains_logits = handle is not None
-        if trains_logits:
-            recording.record_inner_products(minus_sum=minus_sum)
-        live = recording.live(chosen, minus_sum and trains_logits)
+        live = recording.live(chosen, recording.minus_sum and trains_logits)
         hook = recording.anchor if handle is None else handle
         output: Tensor = _Run.apply(hook, recording, images, live, trains_logits)
         return output

@@ -5,7 +5,7 @@ On a GPU a recorded pass is a CUDA graph; elsewhere it is the pass itself, done 
 
 import gc
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -40,19 +40,25 @@ class Candidate:
     """
 
     def __init__(
-        self, module: nn.Module, sources: Sequence[Node], target: Node, inner: Tensor | None
+        self,
+        module: nn.Module,
+        sources: Sequence[Node],
+        target: Node,
+        inner: Tensor | None,
+        minus_sum: bool,
     ) -> None:
         """Args:
         module: What is run; a `Zero` adds nothing, and may have an inner product all the same.
         sources: What it reads.
         target: What its output is added to.
         inner: Where its inner product goes; None for a module that nobody chooses.
+        minus_sum: See `nas.supernet.Sample`.
         """
         self.forward, self.through_weights = self._forward, self._through_weights
-        self.through_logits: Action = partial(self._through_logits, minus_sum=False)
+        self.through_logits = self._through_logits
         self.gradients: list[tuple[nn.Parameter, Tensor]] = []
         self._module, self._target, self._inner = module, target, inner
-        self._is_zero = isinstance(module, Zero)
+        self._is_zero, self._minus_sum = isinstance(module, Zero), minus_sum
         self._sources = [node for node in sources if node.grad is not None]
         # `data`, since autograd would refuse to go back through what is overwritten between two
         # steps, though the next one goes through the new values.
@@ -63,16 +69,16 @@ class Candidate:
 
     def record(self, recorder: "Recorder") -> None:
         """Records `forward`."""
-        self.forward = recorder(self._forward, "forward")
+        if not self._is_zero:
+            self.forward = recorder(self._forward, "forward")
 
     def record_backward(self, recorder: "Recorder") -> None:
-        """Records `through_weights`."""
-        self.through_weights = recorder(self._through_weights, "backward")
-
-    def record_inner_product(self, recorder: "Recorder", *, minus_sum: bool) -> None:
-        """Records `through_logits`."""
-        action = partial(self._through_logits, minus_sum=minus_sum)
-        self.through_logits = recorder(action, "backward")
+        """Records the two ways back, for the weights as they are: before any is updated."""
+        is_silent = self._is_zero and not self._minus_sum
+        if not self._is_zero and (self._differentiated or self._weights):
+            self.through_weights = recorder(self._through_weights, "backward")
+        if not is_silent and (self._differentiated or self._inner is not None):
+            self.through_logits = recorder(self._through_logits, "backward")
 
     def warm_up(self) -> int:
         """Does all passes once, unrecorded; returns the bytes of a GPU that the first one keeps."""
@@ -80,7 +86,7 @@ class Candidate:
         self._forward()
         kept = torch.cuda.memory_allocated() - before
         self._through_weights()
-        self._through_logits(minus_sum=True)
+        self._through_logits()
         self._out, self.gradients = None, []
         return kept
 
@@ -96,15 +102,15 @@ class Candidate:
         pairs = zip(self._weights, gradients[len(self._sources) :], strict=True)
         self.gradients = [(w, laid_out_like(w, g)) for w, g in pairs if g is not None]
 
-    def _through_logits(self, *, minus_sum: bool) -> None:
+    def _through_logits(self) -> None:
         self._backward(self._differentiated)
-        grad, out = self._target.grad, self._out
-        if self._inner is None or grad is None:
+        grad, inner = self._target.grad, self._inner
+        if inner is None or grad is None:
             return
-        product = (
-            inner_product(grad, out.detach()) if out is not None else self._inner.new_zeros(())
-        )
-        self._inner.copy_(product - element_sum(grad) if minus_sum else product)
+        if self._out is not None:
+            inner.copy_(inner_product(grad, self._out.detach()))
+        if self._minus_sum:  # of what was zeroed, where nothing was run
+            inner.sub_(element_sum(grad))
 
     def _backward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """The gradients of `inputs`, which begin with those of the sources: these are added."""
@@ -181,14 +187,18 @@ class Recording:
     Attributes:
         anchor: What an output hangs on where no handle asks for its backward pass.
         inner_products: One a choice, of the last backward pass to the logits.
+        minus_sum: What these are, see `nas.supernet.Sample`.
         num_runs: Forward passes so far.
     """
 
-    def __init__(self, parts: Parts, choices: Sequence[Decision], images: Tensor) -> None:
+    def __init__(
+        self, parts: Parts, choices: Sequence[Decision], images: Tensor, minus_sum: bool
+    ) -> None:
         """Args:
         parts: Of the network.
         choices: All that it has; `parts` may have them in another order.
         images: `[B, C, H, W]`, of the size that all will have.
+        minus_sum: See `nas.supernet.Sample`.
         """
         numbers = {id(choice): number for number, choice in enumerate(choices)}
         self._parts, self._first_images = parts, images
@@ -204,12 +214,12 @@ class Recording:
                 [self._nodes[source] for source in part.sources],
                 self._nodes[part.target],
                 None if number is None else self.inner_products[number],
+                minus_sum,
             )
             for place, (part, number) in enumerate(zip(parts, self._numbers, strict=True))
             for option, module in _modules_of(part)
         }
-        self._minus_sum: bool | None = None
-        self._recorder = Recorder(images.device)
+        self.minus_sum = minus_sum
         self.live = lru_cache(maxsize=1 << 14)(self._live)
 
     def takes(self, images: Tensor) -> bool:
@@ -219,26 +229,19 @@ class Recording:
         return described == (first.shape, first.dtype, first.stride())
 
     def record(self) -> str | None:
-        """Records what trains the weights; returns a reason where there is too little memory."""
+        """Records all passes; returns a reason not to where there is too little memory."""
         candidates = list(self._candidates.values())
-        refusal = self._recorder.warm_up(candidates)
+        recorder = Recorder(self._first_images.device)
+        refusal = recorder.warm_up(candidates)
         if refusal is None:
             # A graph may take memory that earlier ones have used and left nothing in. So graphs
             # that leave something behind are recorded in the order in which they are replayed: none
             # writes where a later one has left what is still to be read.
             for candidate in candidates:
-                candidate.record(self._recorder)
+                candidate.record(recorder)
             for candidate in reversed(candidates):
-                candidate.record_backward(self._recorder)
+                candidate.record_backward(recorder)
         return refusal
-
-    def record_inner_products(self, *, minus_sum: bool) -> None:
-        """Records what trains the logits, unless it is already."""
-        if self._minus_sum is minus_sum:
-            return
-        self._minus_sum = minus_sum
-        for candidate in self._candidates.values():
-            candidate.record_inner_product(self._recorder, minus_sum=minus_sum)
 
     def forward(self, images: Tensor, live: Sequence[Candidate]) -> Tensor:
         """The output under the candidates `live`."""
