@@ -24,7 +24,7 @@ from nas.deriving.recalibration import buffers_restored
 from nas.edge_normalization import EdgeNormalization
 from nas.errors import UserError
 from nas.kernels.parts import HasParts
-from nas.kernels.recording import Candidate, Recorder, Recording, laid_out_like
+from nas.kernels.recording import Action, Candidate, Recorder, Recording
 
 
 class GraphedPaths:
@@ -167,46 +167,44 @@ class _Run(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
-class GraphedGradient:
-    """Loss and gradients of a network that stays the same, as one CUDA graph.
+class GraphedStep:
+    """A training step of a network that stays the same, as one CUDA graph on a stream of its own.
 
-    Not for networks whose operations depend on what they compute.
+    Steps of several networks run side by side: one alone leaves most of a GPU idle. The first one
+    is done as it is, and makes what an optimiser keeps; the second is recorded, with its constants
+    (learning rates). Not for steps whose operations depend on what they compute.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        images: Tensor,
-        labels: Tensor,
-    ) -> None:
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
         """Args:
-        network: In training.
-        loss: Maps (images, labels) to a scalar, by way of the network.
-        images: `[B, C, H, W]`, some of the size that all will have.
-        labels: `[B]`.
+        step: Trains on images `[B, C, H, W]` and labels `[B]`, of one size; returns the loss.
+        device: Off a GPU the step is done as it is each time.
         """
-        self._images, self._labels, self._of_both = images.clone(), labels.clone(), loss
-        self._weights = [weight for weight in network.parameters() if weight.requires_grad]
-        recorder = Recorder(images.device)
-        with buffers_restored(network):
-            recorder.once(self._act)
-        self._replay = recorder(self._act, "forward")
+        self._step, self._recorder = step, Recorder(device)
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._replay: Action | None = None
+        self._num_bytes = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss; sets the gradients of the weights."""
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        self._replay()
-        for weight, gradient in zip(self._weights, self._gradients, strict=True):
-            weight.grad = gradient
-        return self._loss.clone()
+        """Does the step; the loss is there after `join`."""
+        with self._recorder.beside(images, labels):
+            if self._batch is None:
+                self._batch = images.clone(), labels.clone()
+                loss, self._num_bytes = self._recorder.measured(lambda: self._step(images, labels))
+                return loss
+            if self._replay is None and not self._recorder.has_room(self._num_bytes):
+                return self._step(images, labels)
+            for place, given in zip(self._batch, (images, labels), strict=True):
+                place.copy_(given)
+            if self._replay is None:
+                self._replay = self._recorder(self._act, "step")
+            self._replay()
+            return self._loss.clone()
+
+    def join(self) -> None:
+        """What follows waits until the steps are done."""
+        self._recorder.join()
 
     def _act(self) -> None:
-        loss = self._of_both(self._images, self._labels)
-        gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
-        self._loss = loss.detach()
-        self._gradients = [
-            None if gradient is None else laid_out_like(weight, gradient)
-            for weight, gradient in zip(self._weights, gradients, strict=True)
-        ]
+        assert self._batch is not None
+        self._loss = self._step(*self._batch)

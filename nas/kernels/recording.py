@@ -4,8 +4,10 @@ On a GPU a recorded pass is a CUDA graph; elsewhere it is the pass itself, done 
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from nas.ops import Zero
 Action = Callable[[], None]
 
 MEMORY_SHARE = 0.6
-"""Of the free memory of a GPU: what the candidates may keep for their backward passes."""
+"""Of the free memory of a GPU: what graphs may take at a time."""
 
 
 class Node:
@@ -137,14 +139,15 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)
-            self._pools = {name: torch.cuda.graph_pool_handle() for name in ("forward", "backward")}
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pools: dict[str, Any] = {}
 
     def __call__(self, action: Action, pool: str) -> Action:
         """Records `action`, which is not done; what it allocates is in the memory called `pool`."""
-        if self._device.type != "cuda":
+        if self._stream is None:
             return action
+        if pool not in self._pools:
+            self._pools[pool] = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
             # Other threads (loaders, autograd's own) may do meanwhile what this one must not.
@@ -155,30 +158,58 @@ class Recorder:
                 graph.capture_end()
         return graph.replay
 
-    def once(self, action: Action) -> None:
-        """Does `action` on a GPU, so that libraries choose their algorithms before it is recorded.
-
-        Nothing is done elsewhere.
-        """
-        if self._device.type != "cuda":
+    @contextmanager
+    def beside(self, *tensors: Tensor) -> Iterator[None]:
+        """What is done inside is done beside all else, from now on, and may read `tensors`."""
+        if self._stream is None:
+            yield
             return
-        torch.cuda.synchronize(self._device)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            action()
-        torch.cuda.synchronize(self._device)
-        gc.collect()  # nothing may be freed while a graph is recorded
+            yield
+        for tensor in tensors:
+            tensor.record_stream(self._stream)
+
+    def join(self) -> None:
+        """What follows waits for what was done beside it."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def measured(self, action: Callable[[], Tensor]) -> tuple[Tensor, int]:
+        """Does `action`; returns its result and the most bytes of a GPU that it needed at once."""
+        if self._stream is None:
+            return action(), 0
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        result = action()
+        return result, torch.cuda.max_memory_allocated(self._device) - before
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether a GPU has so much memory to spare."""
+        if self._stream is None:
+            return True
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return num_bytes <= MEMORY_SHARE * free
 
     def warm_up(self, candidates: Sequence[Candidate]) -> str | None:
-        """Does all passes once; returns a reason where there is too little memory for graphs."""
-        kept: list[int] = []
-        self.once(lambda: kept.extend(candidate.warm_up() for candidate in candidates))
-        if not kept:
+        """Does all passes once: libraries choose their algorithms, which no recording could.
+
+        Returns:
+            A reason not to record, where the memory of a GPU is too small for that.
+        """
+        if self._stream is None:
             return None
+        with self.beside():
+            num_bytes = sum(candidate.warm_up() for candidate in candidates)
+        self.join()
+        torch.cuda.synchronize(self._device)
+        gc.collect()  # nothing should be freed while graphs are recorded
         torch.cuda.empty_cache()
-        needed, (free, _) = sum(kept), torch.cuda.mem_get_info(self._device)
-        if needed > MEMORY_SHARE * free:
-            return f"{needed / 2**30:.1f} GiB are too much, {free / 2**30:.1f} GiB are free"
-        return None
+        if self.has_room(num_bytes):
+            return None
+        free, _ = torch.cuda.mem_get_info(self._device)
+        gib = 2**30
+        return f"{num_bytes / gib:.1f} GiB are too much where {free / gib:.1f} GiB are free"
 
 
 class Recording:

@@ -20,7 +20,7 @@ from nas.data import Cycle
 from nas.deriving.local_search import Judged, Jury, Values, local_search, standard_scores
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text
-from nas.kernels.graphs import GraphedGradient
+from nas.kernels.graphs import GraphedStep
 from nas.network import build_network
 from nas.optimisation.bilevel import Batch
 from nas.optimisation.finite import NonFiniteLossError
@@ -187,39 +187,35 @@ class _Entrant:
         self._network = to_device(network, run.supernet.device, finals.channels_last).train()
         self._updater = Updater(self._network.parameters(), finals.weights)
         self._learner = run.learner
-        # Models of users may decide by what they compute, which no graph can.
-        self._may_be_graphed = run.supernet.device.type == "cuda" and not isinstance(
-            run.space, Custom
-        )
-        self._gradient: GraphedGradient | None = None
+        # Models of users may decide by what they compute, which a graph cannot; and of optimisers
+        # SGD alone keeps all that changes on the device.
+        is_constant = not isinstance(run.space, Custom) and finals.weights.name == "sgd"
+        device = run.supernet.device
+        self._graphed = None
+        if device.type == "cuda" and is_constant:
+            self._graphed = GraphedStep(self._train, device)
         self._losses: list[Tensor] = []
         self._has_diverged = False
 
     def step(self, batch: Batch) -> None:
         if self._has_diverged:
             return
-        loss = self._backward(*batch)
+        step = self._train if self._graphed is None else self._graphed
         try:
-            self._updater.step()
+            self._losses.append(step(*batch))
         except NonFiniteLossError:  # a norm to be clipped; the others go on
             self._has_diverged = True
-        self._losses.append(loss.detach())
 
-    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss; its gradients are those of the weights."""
-        if self._may_be_graphed and self._gradient is None:
-            self._gradient = GraphedGradient(self._network, self._loss_of, images, labels)
-        if self._gradient is not None:
-            return self._gradient(images, labels)
-        loss = self._loss_of(images, labels)
-        loss.backward()
-        return loss
-
-    def _loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _train(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._learner.autocast():
-            return self._learner.loss(self._network(images), labels)
+            loss = self._learner.loss(self._network(images), labels)
+        loss.backward()
+        self._updater.step()
+        return loss.detach()
 
     def loss(self) -> float:
+        if self._graphed is not None:
+            self._graphed.join()
         return math.inf if self._has_diverged else mean_of_second_half(self._losses)
 
 

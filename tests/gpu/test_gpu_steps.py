@@ -1,13 +1,20 @@
 """Steps on the GPU: they train, agree with the CPU, and do not wait."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from gpu_helpers import batches_on, bilevel_of, counted_waits, learner_on, learns, no_waits
 from supernet_helpers import SPACES
-from torch import Tensor
+from torch import Tensor, nn
 
+from nas.genotype.text import parse_nasbench201
+from nas.kernels.graphs import GraphedStep
 from nas.optimisation.bilevel import StepResult
+from nas.optimisation.optimizers import OptimizerSettings, Updater
 from nas.sampling.samplers import SAMPLERS
+from nas.training.run import to_device, use_precision
 
 pytestmark = pytest.mark.gpu
 
@@ -92,6 +99,45 @@ def check_agreement(
     print(f"losses off by {off:.2g}, logits by {logits_off:.2g} of {moved:.2g}")
     assert off <= loss_bound
     assert logits_off <= logits_bound * moved + 1e-7
+
+
+CELLS = (
+    "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|",
+    "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+)
+
+
+def losses_of_networks(device: torch.device, graphed: bool) -> Tensor:
+    """Of the steps of a few networks, which are trained in turn on the same batches."""
+    use_precision("float32")
+    steps: list[Callable[[Tensor, Tensor], Tensor]] = []
+    for cell in CELLS:
+        torch.manual_seed(0)
+        network = to_device(
+            SPACES["nasbench201"].build_network(parse_nasbench201(cell)), device, True
+        )
+        settings = OptimizerSettings(learning_rate=0.05, clip_norm=1.0, weight_decay=1e-3)
+        step = partial(train_once, network, Updater(network.parameters(), settings))
+        steps.append(GraphedStep(step, device) if graphed else step)
+    found = [step(*batch) for batch in batches_on(device, 8) for step in steps]
+    for step in steps:
+        if isinstance(step, GraphedStep):
+            step.join()
+    return torch.stack(found).cpu()
+
+
+def train_once(network: nn.Module, updater: Updater, images: Tensor, labels: Tensor) -> Tensor:
+    loss = nn.functional.cross_entropy(network(images), labels)
+    loss.backward()
+    updater.step()
+    return loss.detach()
+
+
+def test_networks_side_by_side_train_as_one_after_the_other(device: torch.device) -> None:
+    found = losses_of_networks(device, graphed=True)
+    expected = losses_of_networks(device, graphed=False)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert float(expected[-1]) != float(expected[0])
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from nas.choice import NOT_CONNECTED
 from nas.errors import UserError
 from nas.genotype.text import parse_nasbench201
-from nas.kernels.graphs import GraphedGradient, GraphedPaths, graphs_for
+from nas.kernels.graphs import GraphedPaths, GraphedStep, graphs_for
 from nas.ops import Norm
+from nas.optimisation.optimizers import OptimizerSettings, Updater
 from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import DARTS, NASBench201
 from nas.supernet import Sample, Supernet
@@ -177,19 +178,25 @@ def test_graphs_need_a_gpu() -> None:
         graphs_for(model, "graphs", CPU)
 
 
-def test_a_network_gets_the_gradients_of_autograd() -> None:
+def trained(graphed: bool) -> tuple[list[float], list[Tensor]]:
+    """Losses and weights of a network after a few steps."""
     torch.manual_seed(0)
     network = NASBENCH201.build_network(parse_nasbench201(WITH_A_DEAD_EDGE))
+    settings = OptimizerSettings(learning_rate=0.1, clip_norm=0.5, weight_decay=0.01, nesterov=True)
+    updater = Updater(network.parameters(), settings)
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return loss_of(network(images), labels)
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        loss = loss_of(network(images), labels)
+        loss.backward()
+        updater.step()
+        return loss.detach()
 
-    gradient = GraphedGradient(network, loss, *batch(1))
-    images, labels = batch()
-    found = gradient(images, labels)
-    gradients = [p.grad for p in network.parameters()]
-    network.zero_grad()
-    expected = loss(images, labels)
-    expected.backward()
-    torch.testing.assert_close(found, expected.detach())
-    check_alike(gradients, [p.grad for p in network.parameters()])
+    chosen: Callable[[Tensor, Tensor], Tensor] = GraphedStep(step, CPU) if graphed else step
+    losses = [float(chosen(*batch(number))) for number in range(5)]
+    return losses, [p.detach() for p in network.parameters()]
+
+
+def test_steps_of_a_network_are_what_they_were() -> None:
+    found, expected = trained(graphed=True), trained(graphed=False)
+    assert len(set(expected[0])) == 5
+    torch.testing.assert_close(found, expected)
