@@ -241,6 +241,8 @@ class SearchConfig(RunConfig):
         at_least("", self, batch_size=2, warmup_epochs=0, recalibration_batches=0)
         if self.kernels not in KERNELS:
             raise ValueError(unknown_name("kernels", self.kernels, KERNELS, "kernels"))
+        if self.kernels == "graphs":
+            self._check_graphs()
         self.logits.check("logits")
         groups = getattr(self.bilevel, "groups", 1)
         if self.batch_size % groups or self.batch_size < 2 * groups:
@@ -289,6 +291,20 @@ class SearchConfig(RunConfig):
                 f"bilevel=second_order unrolls SGD, weights.name is {self.weights.name}: "
                 "set weights.name=sgd"
             )
+
+    def _check_graphs(self) -> None:
+        if not SAMPLERS.get(self.sampler.name).one_path:
+            foreign = f"sampler={self.sampler.name} runs all of them"
+        elif self.bilevel.name == "single_level":
+            foreign = "bilevel=single_level trains weights and logits in one pass"
+        elif self.precision == "bf16":
+            foreign = "precision=bf16 casts in between"
+        else:
+            return
+        raise ValueError(
+            f"kernels=graphs records one operation a choice and one way back at a time, {foreign}: "
+            "set kernels to auto"
+        )
 
 
 @dataclass(kw_only=True, slots=True)

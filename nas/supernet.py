@@ -178,7 +178,11 @@ class Supernet:
         return replace(sample, weights=torch.cat([sample.weights, inputs]))
 
     def forward(self, images: Tensor, sample: Sample) -> Tensor:
-        """Runs the model under `sample`, without an architecture gradient."""
+        """Runs the model under `sample`, without an architecture gradient.
+
+        From the output `backward` leads to the weights; `torch.autograd.grad` does not where graphs
+        run in place of the model.
+        """
         if sample.indices is None:
             self._mix(sample, self._on_device(sample.weights))
         elif self._graphs is not None and self._graphs.fits(images, trains_logits=False):

@@ -95,8 +95,10 @@ def _weight_gradients(learner: Learner, sample: Sample, train: Batch) -> dict[Te
     loss, _ = learner.weights_loss(train, sample)
     if not loss.requires_grad:  # the path has no weights
         return {}
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return {p: g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+    loss.backward()  # a supernet that runs as graphs knows no other way to its weights
+    gradients = {p: p.grad for p in parameters if p.grad is not None}
+    learner.weights.zero_grad()
+    return gradients
 
 
 def _clip_factor(updater: Updater, gradients: dict[Tensor, Tensor]) -> float:

@@ -82,6 +82,22 @@ Run = Callable[..., tuple[int, str]]
         (("data=image_folder",), r"data.path: give the folder"),
         (("data=image_folder", "data.path=/no/such"), r"data.path: no such folder: /no/such"),
         (("data.name=digit",), r"unknown data set 'digit' .*did you mean 'digits'\?"),
+        (
+            ("kernels=graphs", "sampler=softmax"),
+            r"kernels=graphs records .*, sampler=softmax runs all of them: set kernels to auto",
+        ),
+        (
+            ("kernels=graphs", "precision=bf16"),
+            r"precision=bf16 casts in between: set kernels to auto",
+        ),
+        (
+            ("kernels=graphs", "bilevel=single_level"),
+            r"bilevel=single_level trains weights and logits in one pass: set kernels to auto",
+        ),
+        (
+            ("kernels=graphs", "device=cpu"),
+            r"kernels=graphs cannot be had here: the device is cpu, no GPU; set kernels to auto",
+        ),
         (("kernels=fussed",), r"unknown kernels 'fussed'.*did you mean 'fused'\?"),
         (("benchmark.nasbench201=/no/such.csv",), r"benchmark.nasbench201: cannot read /no/such"),
         (("benchmark.epochs=0",), r"benchmark.epochs is 0: must be at least 1"),

@@ -14,7 +14,9 @@ from nas.errors import UserError
 from nas.genotype.text import parse_nasbench201
 from nas.kernels.graphs import GraphedPaths, GraphedStep, graphs_for
 from nas.ops import Norm
+from nas.optimisation.bilevel import Learner
 from nas.optimisation.optimizers import OptimizerSettings, Updater
+from nas.optimisation.unrolled import SecondOrder
 from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import DARTS, NASBench201
 from nas.supernet import Sample, Supernet
@@ -85,6 +87,20 @@ def test_choices_get_the_inner_products_of_the_supernet(space: str, sampler: str
     for number, sample in enumerate(samples(plain, sampler)):
         found = decision_gradient(graphed, sample, number)
         torch.testing.assert_close(found, decision_gradient(plain, sample, number))
+
+
+def test_second_order_gradients_are_those_of_the_supernet() -> None:
+    found, (plain, graphed) = [], both("nasbench201")
+    sample = samples(plain, "gdas", 1)[0]
+    for supernet in (plain, graphed):
+        weights = Updater(supernet.model.parameters(), OptimizerSettings(clip_norm=0.1))
+        logits = Updater([supernet.logits], OptimizerSettings())
+        learner = Learner(supernet, lambda: sample, weights, logits)
+        gradient, _ = SecondOrder().gradient(learner, sample, batch(1), batch(2))
+        assert all(p.grad is None for p in supernet.model.parameters())
+        found.append(gradient)
+    torch.testing.assert_close(*found)
+    assert found[0].any()
 
 
 def test_a_path_that_is_cut_leaves_the_classifier_alone() -> None:
