@@ -126,7 +126,7 @@ def graphs_for(model: nn.Module, kernels: str, device: torch.device) -> GraphedP
 
 def _refusal(model: nn.Module, choices: Sequence[Decision]) -> str | None:
     if not isinstance(model, HasParts):
-        return "its network is not made of cells"
+        return "its network does not say of which parts it is made"
     if any(type(choice) is not Choice for choice in choices):
         return "of partial channels not all go through an operation"
     if any(isinstance(module, EdgeNormalization) for module in model.modules()):
