@@ -19,6 +19,7 @@ from benchmarks.roofline import CostCounter, Machine, cost_of
 from benchmarks.subjects import ChildSteps, Setting, Space, SupernetSteps, random_batch
 from nas.data import Cycle
 from nas.data.memory import Augmentation, MemoryLoader
+from nas.kernels.graphs import GraphedStep
 from nas.optimisation.bilevel import Batch
 from nas.spaces import DARTS, NASBench201
 from nas.training.allocator import keep_freed_memory
@@ -30,7 +31,7 @@ SPACES: dict[str, Space] = {
     "darts_6_cells": DARTS(in_channels=3, num_classes=10, cells=6),  # as the GDAS authors use it
 }
 KERNELS = ("plain", "fused", "compiled")
-CHILD, CHILD_NCHW = "child", "child NCHW"
+CHILD, CHILD_NCHW, CHILD_GRAPH = "child", "child NCHW", "child, one graph"
 LOADING = "a batch of images"
 AUTHORS_CHILD = "child, authors"
 DENSE_ROUNDS = 1
@@ -86,7 +87,10 @@ def compare(
             found = subject.steps(architecture)
             steps |= {f"{step}, {kernels}": run for step, run in found.items()}
         for name, channels_last in ((CHILD, True), (CHILD_NCHW, False)):
-            steps[name] = ChildSteps(setting, genotype, channels_last=channels_last).step
+            child = ChildSteps(setting, genotype, channels_last=channels_last)
+            steps[name] = child.step
+            if channels_last and setting.device.type == "cuda":
+                steps[CHILD_GRAPH] = partial(GraphedStep(child.train, setting.device), *child.batch)
         if authors and theirs:
             steps |= {f"{step}, authors": run for step, run in theirs.steps(genotype).items()}
             if not isinstance(setting.space, DARTS):

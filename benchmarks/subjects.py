@@ -113,15 +113,23 @@ class ChildSteps:
         self.network = to_device(network, setting.device, channels_last)
         self.updater = Updater(self.network.parameters(), WEIGHTS)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        images, self._labels = setting.batch
-        self._images, self._autocast = images.contiguous(memory_format=layout), setting.autocast
+        images, labels = setting.batch
+        self.batch, self._autocast = (
+            (images.contiguous(memory_format=layout), labels),
+            setting.autocast,
+        )
 
-    def step(self) -> None:
-        """Forward, backward, optimiser."""
+    def train(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward, backward, optimiser; returns the loss."""
         with self._autocast():
-            loss = nn.functional.cross_entropy(self.network(self._images), self._labels)
+            loss = nn.functional.cross_entropy(self.network(images), labels)
         loss.backward()
         self.updater.step()
+        return loss.detach()
+
+    def step(self) -> None:
+        """One step on the batch of the setting."""
+        self.train(*self.batch)
 
     def static_tensors(self) -> Iterable[Tensor]:
         """Parameters, buffers and what the optimiser keeps."""
