@@ -7,6 +7,7 @@ judges.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,7 @@ def local_search(
     *,
     beam: int,
     max_evaluations: int,
+    at_a_time: int | None = None,
     scale: Scale = ranks,
     weights: Sequence[float] | None = None,
 ) -> list[Judged]:
@@ -135,6 +137,9 @@ def local_search(
         key: What tells architectures apart: of those of one key the first is looked at.
         beam: How many of the best must have been expanded.
         max_evaluations: Genotypes to judge at most.
+        at_a_time: Where a genotype has more new neighbours, so many of them are drawn; after that
+            the search goes on from whichever is best. Else the first decisions of a large space
+            would take all evaluations. None for all.
         scale: What makes the judges comparable.
         weights: Of the judges in the standing; None for equal ones.
 
@@ -143,22 +148,30 @@ def local_search(
     """
     pool: dict[Key, tuple[Genotype, Values]] = {}
     expanded: set[Key] = set()
+    order = Random(0)
 
-    def add(genotypes: Iterable[Genotype]) -> None:
+    def new_of(genotypes: Iterable[Genotype]) -> dict[Key, Genotype]:
         new: dict[Key, Genotype] = {}
         for genotype in genotypes:
             new.setdefault(key(genotype), genotype)
-        taken = [of for of in new if of not in pool][: max_evaluations - len(pool)]
+        return {of: genotype for of, genotype in new.items() if of not in pool}
+
+    def add(new: dict[Key, Genotype]) -> None:
+        taken = list(new)[: max_evaluations - len(pool)]
         if not taken:
             return
         said = jury([new[of] for of in taken])
         pool.update((of, (new[of], values)) for of, values in zip(taken, said, strict=True))
 
-    add(start)
+    add(new_of(start))
     while True:
         ranked = rank(list(pool.values()), scale, weights)
         unseen = [j.genotype for j in ranked[:beam] if key(j.genotype) not in expanded]
         if not unseen or len(pool) >= max_evaluations:
             return ranked
-        expanded.add(key(unseen[0]))
-        add(neighbours(unseen[0]))
+        new = new_of(neighbours(unseen[0]))
+        if at_a_time is None or len(new) <= at_a_time:
+            expanded.add(key(unseen[0]))
+        else:
+            new = {of: new[of] for of in order.sample(list(new), at_a_time)}
+        add(new)

@@ -116,6 +116,7 @@ def hold(
         run.space.key,
         beam=1,
         max_evaluations=finals.num_trainings,
+        at_a_time=2 * finals.num_finalists,
         scale=standard_scores,
         weights=[*[1.0] * num_judges, max(num_judges, 1)],
     )

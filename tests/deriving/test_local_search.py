@@ -35,15 +35,26 @@ def neighbours(found: Genotype) -> Iterable[Genotype]:
 
 
 @SETTINGS
-@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=4, max_size=4))
-def test_the_best_of_a_sum_over_the_choices_is_found(table: list[list[float]]) -> None:
+@given(
+    st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=4, max_size=4),
+    st.sampled_from([None, 1, 3, 8]),
+)
+def test_the_best_of_a_sum_over_the_choices_is_found(
+    table: list[list[float]], at_a_time: int | None
+) -> None:
     def judge(found: Genotype) -> float:
         return sum(
             row[OPERATIONS.index(o)] for row, o in zip(table, found.choices.values(), strict=True)
         )
 
     ranked = local_search(
-        [genotype(*"aaaa")], neighbours, Jury([judge], key), key, beam=1, max_evaluations=81
+        [genotype(*"aaaa")],
+        neighbours,
+        Jury([judge], key),
+        key,
+        beam=1,
+        max_evaluations=81,
+        at_a_time=at_a_time,
     )
     best = max(judge(genotype(*options)) for options in product(OPERATIONS, repeat=4))
     assert judge(ranked[0].genotype) == pytest.approx(best)
@@ -141,6 +152,23 @@ def test_several_genotypes_are_judged_at_a_time() -> None:
 
     local_search([genotype(*"aa")], neighbours, jury, key, beam=1, max_evaluations=9)
     assert batches == [1, 4, 2, 1]  # aa, its neighbours, what is new around ab, and around bb
+
+
+def test_some_neighbours_at_a_time_are_drawn_from_all() -> None:
+    asked: list[list[Genotype]] = []
+
+    def jury(genotypes: Sequence[Genotype]) -> list[tuple[float, ...]]:
+        asked.append(list(genotypes))
+        return [(float(g == genotype(*"aaaa")),) for g in genotypes]  # nowhere to go from there
+
+    found = local_search(
+        [genotype(*"aaaa")], neighbours, jury, key, beam=1, max_evaluations=81, at_a_time=3
+    )
+    all_neighbours = list(neighbours(genotype(*"aaaa")))
+    assert [len(genotypes) for genotypes in asked] == [1, 3, 3, 2]
+    assert {key(g) for part in asked[1:] for g in part} == set(map(key, all_neighbours))
+    assert asked[1] != all_neighbours[:3]  # in the order of the choices the first would have all
+    assert len(found) == 9
 
 
 def test_nobody_is_asked_of_nothing() -> None:

@@ -157,7 +157,7 @@ def test_neighbours_of_the_best_follow_the_finalists(search: Search) -> None:
         asked.append(genotype_text(genotype))
         return -float(list(genotype.choices.values()).count("none"))
 
-    finals = replace(FINALS, num_finalists=1, num_trainings=20)
+    finals = replace(FINALS, num_finalists=12, num_trainings=20)
     ranked = [Judged(SKIPS, (-3.0,), 1.0)]
     found = hold(finals, search, ranked, Jury([judge], KEY), search.space.neighbours)
     assert len(asked) == len(found) == 20
