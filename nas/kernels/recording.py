@@ -233,6 +233,7 @@ class Recording:
         """
         numbers = {id(choice): number for number, choice in enumerate(choices)}
         self._parts, self._first_images = parts, images
+        self._lent: list[tuple[nn.Parameter, Tensor]] = []
         self._numbers = [numbers.get(id(part.module)) for part in parts]
         self.inner_products = torch.zeros(len(choices), device=images.device)
         self.anchor = torch.zeros((), device=images.device, requires_grad=True)
@@ -287,12 +288,10 @@ class Recording:
         """Goes back from the gradient of the output to the weights; adds to their `grad`."""
         self._start_backward(grad)
         for candidate in reversed(live):
-            for weight, gradient in candidate.gradients:
-                if weight.grad is gradient:  # of images before these, about to be overwritten
-                    weight.grad = gradient.clone()
             candidate.through_weights()
             for weight, gradient in candidate.gradients:
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
+            self._lent += candidate.gradients
 
     def through_logits(self, grad: Tensor, live: Sequence[Candidate]) -> Tensor:
         """Goes back from the gradient of the output to the choices: their inner products."""
@@ -303,6 +302,12 @@ class Recording:
         return self.inner_products.clone()
 
     def _start_backward(self, grad: Tensor) -> None:
+        # Of images before these: any graph, also of another candidate, may write where they lie,
+        # for the order in which nothing does (see `record`) is that of one pass.
+        for weight, gradient in self._lent:
+            if weight.grad is gradient:
+                weight.grad = gradient.clone()
+        self._lent.clear()
         torch._foreach_zero_([node.grad for node in self._nodes if node.grad is not None])
         assert self._output.grad is not None
         self._output.grad.copy_(grad)

@@ -13,6 +13,7 @@ from nas.choice import NOT_CONNECTED
 from nas.errors import UserError
 from nas.genotype.text import parse_nasbench201
 from nas.kernels.graphs import GraphedPaths, GraphedStep, graphs_for
+from nas.kernels.recording import Action, Candidate, Recorder
 from nas.ops import Norm
 from nas.optimisation.bilevel import Learner
 from nas.optimisation.optimizers import OptimizerSettings, Updater
@@ -75,6 +76,45 @@ def test_gradients_of_several_passes_add_up() -> None:
     first, second, third = samples(plain, "uniform", 3)
     chosen = [first, second, second, third]
     check_alike(weight_gradients(graphed, chosen), weight_gradients(plain, chosen))
+
+
+class Sharing(Recorder):
+    """Stands for graphs that share memory, at its worst.
+
+    A graph that is replayed writes wherever those recorded after it in its pool have left something:
+    they may have taken memory that it had used and freed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._passes: list[Action] = []
+
+    def __call__(self, action: Action, pool: str) -> Action:
+        if pool != "backward":
+            return action
+        number = len(self._passes)
+        self._passes.append(action)
+
+        def replay() -> None:
+            for later in self._passes[number + 1 :]:
+                candidate = later.__self__  # type: ignore[attr-defined]
+                assert isinstance(candidate, Candidate)
+                for _, gradient in candidate.gradients:
+                    gradient.fill_(torch.nan)
+            action()
+
+        return replay
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "gdas"])
+def test_gradients_of_earlier_passes_outlive_the_memory_of_later_ones(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.kernels.recording.Recorder", Sharing)
+    plain, graphed = both("nasbench201")
+    chosen = samples(plain, sampler, 4)
+    check_alike(weight_gradients(graphed, chosen), weight_gradients(plain, chosen))
+    check_alike(weight_gradients(graphed, chosen[:1]), weight_gradients(plain, chosen[:1]))
 
 
 @pytest.mark.parametrize("sampler", ["gdas", "gdas_authors"])
