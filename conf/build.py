@@ -244,6 +244,7 @@ def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
         weights=config.weights,
         seed=config.seed,
         channels_last=config.channels_last,
+        graphs=config.kernels in ("auto", "graphs"),
     )
 
 

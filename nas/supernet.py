@@ -185,7 +185,9 @@ class Supernet:
         """
         if sample.indices is None:
             self._mix(sample, self._on_device(sample.weights))
-        elif self._graphs is not None and self._graphs.fits(images, trains_logits=False):
+        elif self._graphs is not None and self._graphs.fits(
+            images, trains_logits=False, minus_sum=sample.minus_sum
+        ):
             return self._graphs.run(images, self._options_of_modules(sample.indices))
         else:
             self._select(sample.indices, None)

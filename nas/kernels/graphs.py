@@ -10,6 +10,7 @@ The feature maps of the nodes have fixed places in memory, and so has what each 
 its backward pass: this costs memory for all candidates, not for the sampled ones alone.
 """
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ class GraphedPaths:
     def fits(self, images: Tensor, *, trains_logits: bool, minus_sum: bool = False) -> bool:
         """Whether `run` can do a step on these images; records everything when asked first.
 
-        With `minus_sum` (see `nas.supernet.Sample`) the handle will get that form of gradient.
+        With `minus_sum` (see `nas.supernet.Sample`) the handle will get that form of gradient; a
+        step of the weights says it for the recording alone.
 
         A forward pass without a backward pass, one under autocast, one whose images differ in size
         from the first ones and one that trains weights and logits at once do not fit.
@@ -58,11 +60,10 @@ class GraphedPaths:
             return False
         recording = self._recording
         if recording is None or (trains_logits and recording.minus_sum is not minus_sum):
-            self._recording = None  # frees its memory
+            recording = self._recording = None
+            gc.collect()  # what a recording consists of holds each other, and much memory
             with self._weights_trained(), buffers_restored(self._model):
-                assert isinstance(self._model, HasParts)
-                recording = Recording(self._model.parts(), self._choices, images, minus_sum)
-                self.refusal = recording.record()
+                recording = self._new_recording(images, minus_sum)
             if self.refusal is not None:
                 warnings.warn(f"kernels=graphs is left: {self.refusal}", stacklevel=2)
                 return False
@@ -91,6 +92,13 @@ class GraphedPaths:
         hook = recording.anchor if handle is None else handle
         output: Tensor = _Run.apply(hook, recording, images, live, trains_logits)
         return output
+
+    def _new_recording(self, images: Tensor, minus_sum: bool) -> Recording:
+        assert isinstance(self._model, HasParts)
+        recording = Recording(self._model.parts(), self._choices, images, minus_sum)
+        with _recordable():
+            self.refusal = recording.record()
+        return recording
 
     @contextmanager
     def _weights_trained(self) -> Iterator[None]:
@@ -134,6 +142,22 @@ def _refusal(model: nn.Module, choices: Sequence[Decision]) -> str | None:
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         return "batch norms that processes share wait for each other"
     return None
+
+
+@contextmanager
+def _recordable() -> Iterator[None]:
+    """Names the remedy where something cannot be recorded.
+
+    To go on without graphs is not safe: PyTorch's allocator may not leave a recording that failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            "the operations cannot be recorded as CUDA graphs (they may wait for the GPU, or need "
+            f"more memory than it has): set kernels to plain. PyTorch says: {reason}"
+        ) from error
 
 
 class _Run(torch.autograd.Function):
@@ -183,7 +207,7 @@ class GraphedStep:
         self._step, self._recorder = step, Recorder(device)
         self._batch: tuple[Tensor, Tensor] | None = None
         self._replay: Action | None = None
-        self._num_bytes = 0
+        self._num_bytes, self._has_room = 0, True
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Does the step; the loss is there after `join`."""
@@ -192,12 +216,15 @@ class GraphedStep:
                 self._batch = images.clone(), labels.clone()
                 loss, self._num_bytes = self._recorder.measured(lambda: self._step(images, labels))
                 return loss
-            if self._replay is None and not self._recorder.has_room(self._num_bytes):
+            if self._replay is None and self._has_room:
+                self._has_room = self._recorder.has_room(self._num_bytes)
+            if not self._has_room:
                 return self._step(images, labels)
             for place, given in zip(self._batch, (images, labels), strict=True):
                 place.copy_(given)
             if self._replay is None:
-                self._replay = self._recorder(self._act, "step")
+                with _recordable():
+                    self._replay = self._recorder(self._act, "step")
             self._replay()
             return self._loss.clone()
 

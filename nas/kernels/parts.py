@@ -7,7 +7,6 @@ themselves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -85,12 +84,15 @@ class Parts(list[Part]):
         return live[::-1]
 
 
-@runtime_checkable
-class HasParts(Protocol):
-    """A network that knows its parts."""
+class HasParts:
+    """A network that knows its parts.
+
+    Named as a base class: a model of a user's may have a `parts` that is something else.
+    """
 
     def parts(self) -> Parts:
         """They do together what `forward` does."""
+        raise NotImplementedError
 
 
 class Concatenation(nn.Module):

@@ -185,11 +185,19 @@ class Recorder:
         return result, torch.cuda.max_memory_allocated(self._device) - before
 
     def has_room(self, num_bytes: int) -> bool:
-        """Whether a GPU has so much memory to spare."""
+        """Whether a GPU has so much memory to spare; makes what room it can."""
         if self._stream is None:
             return True
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return num_bytes <= MEMORY_SHARE * free
+        if num_bytes <= MEMORY_SHARE * self._num_free():
+            return True
+        # Graphs that are gone, and what was freed on other streams, PyTorch keeps until asked.
+        gc.collect()
+        torch.cuda.empty_cache()
+        return num_bytes <= MEMORY_SHARE * self._num_free()
+
+    def _num_free(self) -> int:
+        """Bytes of the GPU."""
+        return torch.cuda.mem_get_info(self._device)[0]
 
     def warm_up(self, candidates: Sequence[Candidate]) -> str | None:
         """Does all passes once: libraries choose their algorithms, which no recording could.
@@ -207,9 +215,9 @@ class Recorder:
         torch.cuda.empty_cache()
         if self.has_room(num_bytes):
             return None
-        free, _ = torch.cuda.mem_get_info(self._device)
         gib = 2**30
-        return f"{num_bytes / gib:.1f} GiB are too much where {free / gib:.1f} GiB are free"
+        free = self._num_free() / gib
+        return f"{num_bytes / gib:.1f} GiB are too much where {free:.1f} GiB are free"
 
 
 class Recording:

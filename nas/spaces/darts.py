@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.edge_normalization import EdgeNormalization, edge_scores
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
-from nas.kernels.parts import Concatenation, Parts
+from nas.kernels.parts import Concatenation, HasParts, Parts
 from nas.kernels.pending import state_of
 from nas.ops import Norm
 from nas.partial import check_partial_channels
@@ -108,7 +108,7 @@ class Cell(nn.Module):
 MakeReduction = Callable[[int, Preprocess], nn.Module]
 
 
-class Network(nn.Module):
+class Network(nn.Module, HasParts):
     """Stem, a sequence of cells, global pooling, linear classifier.
 
     In training with an auxiliary head the output is the pair (logits, auxiliary logits), else

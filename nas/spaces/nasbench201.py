@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
-from nas.kernels.parts import Parts
+from nas.kernels.parts import HasParts, Parts
 from nas.kernels.pending import state_of, total
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
@@ -96,7 +96,7 @@ class PoolingReduction(nn.Module):
 REDUCTIONS = {"residual": ResidualReduction, "pooling": PoolingReduction}
 
 
-class Network(nn.Module):
+class Network(nn.Module, HasParts):
     """Stem, three stages of cells, batch norm and ReLU, global pooling, linear classifier."""
 
     def __init__(

@@ -46,6 +46,7 @@ class Finals:
         weights: Their optimiser; the learning rate stays as it is.
         seed: Of the initial weights, the same for all.
         channels_last: Memory layout of the weights.
+        graphs: Whether steps may be CUDA graphs.
     """
 
     num_finalists: int
@@ -57,6 +58,7 @@ class Finals:
     weights: OptimizerSettings
     seed: int
     channels_last: bool
+    graphs: bool = True
 
     @property
     def max_steps(self) -> int:
@@ -193,7 +195,7 @@ class _Entrant:
         is_constant = not isinstance(run.space, Custom) and finals.weights.name == "sgd"
         device = run.supernet.device
         self._graphed = None
-        if device.type == "cuda" and is_constant:
+        if finals.graphs and device.type == "cuda" and is_constant:
             self._graphed = GraphedStep(self._train, device)
         self._losses: list[Tensor] = []
         self._has_diverged = False
@@ -217,7 +219,9 @@ class _Entrant:
     def loss(self) -> float:
         if self._graphed is not None:
             self._graphed.join()
-        return math.inf if self._has_diverged else mean_of_second_half(self._losses)
+        loss = math.inf if self._has_diverged else mean_of_second_half(self._losses)
+        self._graphed = None  # its graph has much memory, and the two hold each other
+        return loss
 
 
 @contextmanager

@@ -1,19 +1,21 @@
 """What runs a supernet part by part, against the supernet itself; recorded on no GPU here."""
 
 import copy
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from supernet_helpers import SPACES, batch, build, decision_gradient, generator, loss_of
 from torch import Tensor, nn
 
-from nas.choice import NOT_CONNECTED
+from nas.choice import NOT_CONNECTED, Choice
 from nas.errors import UserError
 from nas.genotype.text import parse_nasbench201
 from nas.kernels.graphs import GraphedPaths, GraphedStep, graphs_for
-from nas.kernels.recording import Action, Candidate, Recorder
+from nas.kernels.recording import Action, Candidate, Recorder, Recording
 from nas.ops import Norm
 from nas.optimisation.bilevel import Learner
 from nas.optimisation.optimizers import OptimizerSettings, Updater
@@ -81,8 +83,8 @@ def test_gradients_of_several_passes_add_up() -> None:
 class Sharing(Recorder):
     """Stands for graphs that share memory, at its worst.
 
-    A graph that is replayed writes wherever those recorded after it in its pool have left something:
-    they may have taken memory that it had used and freed.
+    A graph that is replayed writes wherever those recorded after it in its pool have left
+    something: they may have taken memory that it had used and freed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -177,6 +179,59 @@ def test_a_second_pass_before_the_way_back_is_refused() -> None:
         first.sum().backward()
 
 
+def test_an_old_recording_is_gone_before_there_is_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[weakref.ref[Recording]] = []
+
+    class Counted(Recording):
+        def __init__(self, *arguments: Any) -> None:
+            assert all(old() is None for old in made)
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("nas.kernels.graphs.Recording", Counted)
+    model = SPACES["nasbench201"].build_supernet()
+    graphs, (images, _) = GraphedPaths(model), batch()
+    assert graphs.fits(images, trains_logits=False)
+    model.requires_grad_(False)
+    for minus_sum in (False, True, True):
+        assert graphs.fits(images, trains_logits=True, minus_sum=minus_sum)
+    assert len(made) == 2
+
+
+def test_steps_of_both_kinds_share_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, graphed = both("nasbench201")
+    recorded: list[bool] = []
+    monkeypatch.setattr(
+        Recording,
+        "record",
+        lambda self: recorded.append(self.minus_sum),  # type: ignore[func-returns-value]
+    )
+    sample = samples(graphed, "gdas_authors", 1)[0]
+    weight_gradients(graphed, [sample])
+    graphed.model.requires_grad_(False)
+    decision_gradient(graphed, sample)
+    assert recorded == [True]
+
+
+def test_what_cannot_be_recorded_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("CUDA error: operation not permitted\nCompile with ...")
+
+    _, graphed = both("nasbench201")
+    weights = list(graphed.model.parameters())
+    monkeypatch.setattr(Recording, "record", fails)
+    with pytest.raises(UserError, match=r"set kernels to plain\. PyTorch says: CUDA .* permitted$"):
+        weight_gradients(graphed, samples(graphed, "gdas", 1))
+    assert all(weight.requires_grad for weight in weights)
+    monkeypatch.setattr(Recorder, "__call__", fails)
+    step = GraphedStep(lambda images, labels: images.sum(), CPU)
+    step(*batch())
+    with pytest.raises(UserError, match="set kernels to plain"):
+        step(*batch())
+
+
 def evaluated(graphs: GraphedPaths, model: nn.Module, images: Tensor) -> bool:
     with torch.no_grad():
         return graphs.fits(images, trains_logits=False)
@@ -225,6 +280,21 @@ def test_networks_that_cannot_be_run_so_say_why(space: DARTS, reason: str) -> No
     assert refusal is not None and reason in refusal
 
 
+class WithParts(nn.Module):
+    """A model of a user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = Choice([nn.Identity(), nn.ReLU()], "choice")
+
+    def parts(self) -> list[nn.Module]:
+        return [self.choice]
+
+
+def test_parts_of_a_model_of_ones_own_are_something_else() -> None:
+    assert graphs_for(WithParts(), "auto", torch.device("cuda")) is None
+
+
 def test_graphs_need_a_gpu() -> None:
     model = SPACES["nasbench201"].build_supernet()
     assert graphs_for(model, "auto", CPU) is None
@@ -256,3 +326,12 @@ def test_steps_of_a_network_are_what_they_were() -> None:
     found, expected = trained(graphed=True), trained(graphed=False)
     assert len(set(expected[0])) == 5
     torch.testing.assert_close(found, expected)
+
+
+def test_steps_without_room_are_done_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(Recorder, "has_room", lambda self, size: bool(asked.append(size)))
+    monkeypatch.setattr(Recorder, "__call__", lambda *_: pytest.fail("was recorded"))
+    found, expected = trained(graphed=True), trained(graphed=False)
+    torch.testing.assert_close(found, expected)
+    assert len(asked) == 1, "making room takes time"

@@ -3,6 +3,7 @@
 import math
 import statistics
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from benchmarks.ranking import main as ranking
 from nas.deriving.local_search import Judged, Jury
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text, parse_nasbench201
+from nas.kernels.graphs import GraphedStep
 from nas.network import build_network
 from nas.optimisation.optimizers import OptimizerSettings
 from nas.spaces import NASBench201
-from nas.training.finals import Finals, hold, train
+from nas.training.finals import Finals, _Entrant, hold, train
 from nas.training.search import Search
 
 FINALS = Finals(
@@ -94,6 +96,16 @@ def test_networks_that_draw_are_trained_in_order(
         found.append(train(FINALS, search, [CONVS, SKIPS], 3))
     assert found[0] == found[1]
     assert ({"MainThread"} == set(workers)) is (rate > 0)
+
+
+def test_a_network_that_was_trained_as_graphs_leaves_no_memory(search: Search) -> None:
+    entrant = _Entrant(FINALS, search, CONVS)
+    entrant._graphed = GraphedStep(entrant._train, torch.device("cpu"))
+    network = weakref.ref(entrant._network)
+    entrant.step(next(iter(search.data.train.epoch(0))))
+    assert math.isfinite(entrant.loss())
+    del entrant
+    assert network() is None, "waits for the garbage collector, and its graph with it"
 
 
 def test_a_training_may_take_more_than_an_epoch(search: Search) -> None:
