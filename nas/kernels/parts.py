@@ -58,7 +58,8 @@ class Parts(list[Part]):
     def live(self, options: Sequence[int | None], *, silent: bool = False) -> list[int]:
         """Positions of the parts that the output, the target of the last part, depends on.
 
-        The rules are those by which `nas.spaces.cell` runs a network module by module.
+        The rules are those by which `nas.spaces.cell` runs a network module by module, but for what
+        comes before a cell that is cut: there it is run in vain, and its running statistics move.
 
         Args:
             options: What is sampled of each part that is a choice; None for the others.

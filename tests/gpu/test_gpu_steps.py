@@ -13,7 +13,7 @@ from nas.genotype.text import parse_nasbench201
 from nas.kernels.graphs import GraphedStep
 from nas.optimisation.bilevel import StepResult
 from nas.optimisation.optimizers import OptimizerSettings, Updater
-from nas.sampling.samplers import SAMPLERS
+from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.training.run import to_device, use_precision
 
 pytestmark = pytest.mark.gpu
@@ -99,6 +99,21 @@ def check_agreement(
     print(f"losses off by {off:.2g}, logits by {logits_off:.2g} of {moved:.2g}")
     assert off <= loss_bound
     assert logits_off <= logits_bound * moved + 1e-7
+
+
+def test_gradients_of_several_passes_add_up_with_graphs(device: torch.device) -> None:
+    """Those of the first passes must outlive the replays of the later ones, which share memory."""
+    found = []
+    for kernels in ("plain", "graphs"):
+        learner = learner_on(device, "nasbench201", "uniform", kernels)
+        assert isinstance(learner.draw, SampleSource)
+        samples = [sample for _ in range(3) for sample in learner.draw.fair()]
+        for batch, sample in zip(batches_on(device, len(samples)), samples, strict=True):
+            learner.weights_loss(batch, sample)[0].backward()
+        gradients = [p.grad for p in learner.supernet.model.parameters()]
+        assert all(gradient is not None for gradient in gradients)
+        found.append(gradients)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 CELLS = (

@@ -131,7 +131,8 @@ def test_choices_get_the_inner_products_of_the_supernet(space: str, sampler: str
         torch.testing.assert_close(found, decision_gradient(plain, sample, number))
 
 
-def test_second_order_gradients_are_those_of_the_supernet() -> None:
+def test_second_order_gradients_are_those_of_the_supernet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.kernels.recording.Recorder", Sharing)
     found, (plain, graphed) = [], both("nasbench201")
     sample = samples(plain, "gdas", 1)[0]
     for supernet in (plain, graphed):
