@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.spaces import SPACES
+from nas.spaces.darts_parts import AuxiliaryHead
 
 
 def build_network(
@@ -74,6 +75,11 @@ class Cost:
     multiply_adds: int
 
 
+def num_parameters(module: nn.Module) -> int:
+    """How many numbers the parameters of `module` have, each parameter counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     """Counts the cost of `network` in evaluation, on images of `image_size` pixels a side.
 
@@ -82,15 +88,14 @@ def network_cost(network: nn.Module, in_channels: int, image_size: int) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode  # slow to import, and only needed here
 
     model = copy.deepcopy(network).to("meta").eval()
-    auxiliary = sum(
-        p.numel() for name, p in model.named_parameters() if name.startswith("auxiliary.")
-    )
-    total = sum(parameter.numel() for parameter in model.parameters())
+    # By its class: a model of the user's may call any part of it auxiliary.
+    heads = [module for module in model.modules() if isinstance(module, AuxiliaryHead)]
+    total = num_parameters(model) - sum(map(num_parameters, heads))
     _leave_out_uncounted(model)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
-    return Cost(total - auxiliary, counter.get_total_flops() // 2)
+    return Cost(total, counter.get_total_flops() // 2)
 
 
 def _leave_out_uncounted(network: nn.Module) -> None:

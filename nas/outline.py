@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas.choice import Decision
 from nas.genotype import Genotype
-from nas.network import build_network
+from nas.network import build_network, num_parameters
 from nas.spaces import SPACES
 from nas.spaces.darts import Cell as DartsCell
 from nas.spaces.nasbench201 import Cell as NasBenchCell
@@ -97,9 +97,9 @@ def parts_of(
     size_before = image_size
     for path, shape in shapes.items():
         block = blocks[path]
-        num_parameters = sum(parameter.numel() for parameter in block.parameters())
-        if num_parameters:
-            part = _part(path, block, shape, num_parameters, genotype, size_before)
+        count = num_parameters(block)
+        if count:
+            part = _part(path, block, shape, count, genotype, size_before)
             if options and path in options:
                 part = replace(part, name=f"{part.name} {options[path]}")
             size_before = part.size
@@ -133,7 +133,7 @@ def _blocks(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]
         is_list = isinstance(child, nn.Sequential | nn.ModuleList)
         if is_list and any(not _is_of_torch(each) for each in child.children()):
             yield from _blocks(child, below)
-        elif name != "auxiliary":
+        else:
             yield below, child
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.genotype.published import PUBLISHED
-from nas.network import DropPath, build_network, network_cost
+from nas.network import DropPath, build_network, network_cost, num_parameters
+from nas.outline import parts_of
 from nas.spaces import SPACES
 from nas.spaces.cell import CellEdges
 
@@ -84,6 +85,38 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert network.training
     after = network.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+class OwnAuxiliary(nn.Module):
+    """A part that a user calls auxiliary, and needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Linear(3, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.auxiliary(x.mean((2, 3))))
+        return out
+
+
+def test_only_the_head_that_retraining_adds_is_not_counted() -> None:
+    cost = network_cost(OwnAuxiliary(), 3, 8)
+    assert cost.num_parameters == (3 * 4 + 4) + (4 * 2 + 2)
+    parts = parts_of(OwnAuxiliary(), Genotype("custom", (), {}), 3, 8)
+    assert sum(part.num_parameters for part in parts) == cost.num_parameters
+    with_head, without = (
+        build_network(
+            PUBLISHED["darts_v2"],
+            SMALL["darts_v2"],
+            in_channels=3,
+            num_classes=5,
+            auxiliary=auxiliary,
+        )
+        for auxiliary in (True, False)
+    )
+    assert num_parameters(with_head) > num_parameters(without)
+    assert network_cost(with_head, 3, 32) == network_cost(without, 3, 32)
 
 
 class Paths(nn.Module):

@@ -16,7 +16,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.memory_cost import activation_memory
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.network import network_cost
+from nas.network import network_cost, num_parameters
 from nas.registry import Registry
 from nas.sampling.gumbel import gumbel_noise
 from nas.spaces.space import SearchSpace
@@ -31,7 +31,7 @@ COSTS: Registry[CountCost] = Registry("cost")
 @COSTS.register("parameters")
 def parameters(network: nn.Module, in_channels: int, image_size: int) -> float:
     """The number of parameters."""
-    return float(sum(parameter.numel() for parameter in network.parameters()))
+    return float(num_parameters(network))
 
 
 @COSTS.register("multiply_adds")

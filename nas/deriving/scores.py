@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Genotype
-from nas.network import network_cost
+from nas.network import network_cost, num_parameters
 from nas.ops import guard_pointwise
 from nas.optimisation.bilevel import Batch
 from nas.registry import Registry
@@ -30,8 +30,8 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 @SCORES.register("parameters")
 def parameters(network: nn.Module, batch: Batch) -> float:
-    """The number of trainable parameters."""
-    return float(sum(parameter.numel() for parameter in network.parameters()))
+    """The number of parameters."""
+    return float(num_parameters(network))
 
 
 @SCORES.register("multiply_adds")

@@ -115,10 +115,12 @@ class Updater:
         self.optimizer = _build(self.parameters, settings)
 
     def restarted(self, learning_rate: float) -> "Updater":
-        """A new one of the same parameters, without momentum, whose rate stays as it is given."""
-        settings = replace(
-            self.settings, learning_rate=learning_rate, schedule="constant", warmup_epochs=0
-        )
+        """A new one of the same parameters, without momentum, whose rate stays as it is given.
+
+        Times `factor`: what had to be lowered before the run went on stays so.
+        """
+        rate = self.factor * learning_rate
+        settings = replace(self.settings, learning_rate=rate, schedule="constant", warmup_epochs=0)
         return Updater(self.parameters, settings, update_unsampled=self._update_unsampled)
 
     def set_epoch(self, epoch: int, epochs: int) -> float:

@@ -288,3 +288,12 @@ def test_a_restarted_one_has_no_momentum_and_keeps_its_rate(update_unsampled: bo
     expected = before[0] - 0.01 * (1 + 0.1 * before[0])
     torch.testing.assert_close(tensors[0].detach(), expected)
     assert torch.equal(tensors[1].detach(), before[1]) != update_unsampled
+
+
+def test_a_rate_that_was_lowered_stays_so_in_a_restarted_one() -> None:
+    """A search has gone back from numbers that were not finite."""
+    old = Updater(parameters(), OptimizerSettings(learning_rate=0.5))
+    old.factor = 0.25
+    new = old.restarted(0.04)
+    assert new.learning_rate == new.set_epoch(3, 10) == pytest.approx(0.01)
+    assert new.restarted(0.04).learning_rate == pytest.approx(0.04)
