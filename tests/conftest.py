@@ -8,11 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
 from template_process import ROOT, Python
+
+import nas.training.results
+from nas.monitor.search import SearchMonitor
 
 # Small enough that a search takes a second or two.
 TINY_SEARCH = (
@@ -41,6 +47,38 @@ def _one_thread_per_test() -> None:
     gc.freeze()  # what the imports have made is not looked through again, a third of a second each
 
 
+_draws_pictures = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before all fixtures, so that a search of a module's fixture draws as its first test does."""
+    global _draws_pictures
+    _draws_pictures = item.get_closest_marker("pictures") is not None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pictures_where_they_are_asked_for() -> None:
+    """Half the time of a tiny search are its pictures for TensorBoard: those marked so draw."""
+    draw, draw_curves = SearchMonitor._draw, nas.training.results.draw_curves
+    log_genotype = nas.training.results.log_genotype
+
+    def draw_or_not(monitor: SearchMonitor, *arguments: Any) -> None:
+        if _draws_pictures:
+            draw(monitor, *arguments)
+
+    def curves_or_nothing(*arguments: Any) -> Figure:
+        return draw_curves(*arguments) if _draws_pictures else Figure()
+
+    def genotype_or_nothing(*arguments: Any) -> None:
+        if _draws_pictures:
+            log_genotype(*arguments)
+
+    SearchMonitor._draw = draw_or_not  # type: ignore[method-assign]
+    nas.training.results.draw_curves = curves_or_nothing
+    nas.training.results.log_genotype = genotype_or_nothing
+
+
 @pytest.fixture
 def device() -> torch.device:
     """Where the tests marked `gpu` run: CUDA, or what NAS_TEST_DEVICE names to try them."""
@@ -65,12 +103,16 @@ def run_program(
         GlobalHydra.instance().clear()
         capfd.readouterr()
         code = 0
-        try:
-            module.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            _close_new_handlers(handlers)
+        with monkeypatch.context() as patched:
+            if not any(text.startswith("-") or "hydra" in text for text in overrides):
+                # Hydra composes all once more, only to see whether `hydra.mode` is set.
+                patched.setattr(Hydra, "get_mode", lambda *_, **__: None)
+            try:
+                module.main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+            finally:
+                _close_new_handlers(handlers)
         out, err = capfd.readouterr()
         return code, out + err
 

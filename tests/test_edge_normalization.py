@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from supernet_helpers import SETTINGS, batch, build, generator, loss_of
@@ -407,6 +408,7 @@ WARM_START = ("warm_start.score=parameters", "warm_start.num_samples=8")
 Run = Callable[..., tuple[int, str]]
 
 
+@pytest.mark.pictures
 def test_a_search_shows_and_saves_the_weights(run_program: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     rate = "logits.learning_rate=0.1"
@@ -434,12 +436,12 @@ def test_a_search_shows_and_saves_the_weights(run_program: Run, tmp_path: Path) 
     "overrides",
     [
         ("sampler=dirichlet", "bilevel=second_order"),
-        ("sampler=gumbel_softmax", "bilevel=single_level", *SAMPLED),
+        slow(("sampler=gumbel_softmax", "bilevel=single_level", *SAMPLED)),
         ("bilevel.weight_samples=fair", *LOCAL_SEARCH),
-        ("space=gdas_frc", "space.channels=8", "precision=bf16", "kernels=plain"),
+        slow(("space=gdas_frc", "space.channels=8", "precision=bf16", "kernels=plain")),
         ("epochs=2", "pruning.epochs=[1]", "pruning.keep=[2]", *WARM_START),
-        ("collapse.eigenvalue_every_epochs=1", "space.partial_channels=1"),
-        ("space.track_running_stats=true", "space.affine=true", "space.pool_norm=true"),
+        slow(("collapse.eigenvalue_every_epochs=1", "space.partial_channels=1")),
+        slow(("space.track_running_stats=true", "space.affine=true", "space.pool_norm=true")),
         ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1"),
     ],
     ids=",".join,

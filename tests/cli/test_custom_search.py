@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_SEARCH
+from conftest import TINY_SEARCH, slow
 from safetensors.torch import load_file
 from toy_models import SmallNet
 
@@ -22,6 +22,7 @@ Run = Callable[..., tuple[int, str]]
 
 CUSTOM = ("space=custom", "space.model=toy_models.SmallNet", "epochs=2", "data.limit=256")
 SMALL = (*CUSTOM, "batch_size=32")
+FINALS = ("derive=finals", "derive.finalists=3", "derive.final_trainings=4")
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
+@pytest.mark.pictures
 def test_from_a_model_to_a_trained_network(run_program: Run, tmp_path: Path) -> None:
     run, final = tmp_path / "run", tmp_path / "final"
     code, output = run_program("search", *SMALL, "space.arguments.depth=3", f"run_dir={run}")
@@ -52,13 +54,13 @@ def test_from_a_model_to_a_trained_network(run_program: Run, tmp_path: Path) -> 
     "overrides",
     [
         ("sampler=softmax", "bilevel=second_order"),
-        ("sampler=dirichlet", "pruning.epochs=[1]", "pruning.keep=[1]"),
-        ("sampler=score_function", "derive=sampled", "derive.num_samples=4"),
+        slow(("sampler=dirichlet", "pruning.epochs=[1]", "pruning.keep=[1]")),
+        slow(("sampler=score_function", "derive=sampled", "derive.num_samples=4")),
         ("derive=local_search", "derive.max_evaluations=9", "derive.judges=[validation,naswot]"),
-        ("derive=finals", "derive.final_trainings=12", "derive.final_steps=2", "derive.playoff=0"),
-        ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1"),
-        ("warm_start.score=synflow", "warm_start.num_samples=8", "precision=bf16"),
-        ("bilevel.weight_samples=fair", "bilevel.groups=2", "update_unsampled=true"),
+        (*FINALS, "derive.final_steps=2", "derive.playoff=0"),
+        slow(("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1")),
+        slow(("warm_start.score=synflow", "warm_start.num_samples=8", "precision=bf16")),
+        slow(("bilevel.weight_samples=fair", "bilevel.groups=2", "update_unsampled=true")),
         ("collapse.eigenvalue_every_epochs=1", "kernels=plain", "channels_last=false"),
     ],
     ids=",".join,
@@ -133,7 +135,7 @@ def test_a_search_within_a_memory(run_program: Run, tmp_path: Path) -> None:
     "derive",
     [
         ("derive=sampled", "derive.num_samples=5"),
-        ("derive=local_search", "derive.num_samples=3", "derive.max_evaluations=15"),
+        slow(("derive=local_search", "derive.num_samples=3", "derive.max_evaluations=15")),
         (
             "derive=local_search",
             "derive.max_evaluations=9",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_RETRAIN, TINY_SEARCH, start_program
+from conftest import TINY_RETRAIN, TINY_SEARCH, slow, start_program
 
 from nas.files import only_run_in
 from nas.optimisation.bilevel import Batch
@@ -63,8 +63,15 @@ def _metrics(run: Path) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("program", sorted(_PROGRAMS))
-@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.05), (signal.SIGKILL, 0.4)])
+@pytest.mark.parametrize(
+    ("program", "number", "after_s"),
+    [
+        ("search", signal.SIGKILL, 0.4),
+        ("retrain", signal.SIGKILL, 0.05),
+        slow("search", signal.SIGKILL, 0.05),
+        slow("retrain", signal.SIGKILL, 0.4),
+    ],
+)
 def test_a_run_killed_at_any_step_goes_on_to_the_bit(
     run_program: Run,
     finished_run: Finished,
@@ -75,15 +82,15 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
 ) -> None:
     settings = _PROGRAMS[program]
     whole, cut = finished_run(program, *settings), tmp_path / "cut"
-    slow = (*settings, "checkpoint_every_steps=1")
-    process = start_program(program, *slow, f"run_dir={cut}")
+    often = (*settings, "checkpoint_every_steps=1")
+    process = start_program(program, *often, f"run_dir={cut}")
     _wait_for(last_checkpoint(cut), process)
     time.sleep(after_s)
     process.send_signal(number)
     process.communicate()
     done = torch.load(last_checkpoint(cut), weights_only=True)["step"]
 
-    code, output = run_program(program, *slow, f"run_dir={cut}", "resume=true")
+    code, output = run_program(program, *often, f"run_dir={cut}", "resume=true")
     assert code == 0, output
     final = _state(whole)
     assert isinstance(done, int) and done <= int(str(final["step"]))
@@ -92,8 +99,13 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
     assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
 
 
-@pytest.mark.parametrize("stop_at", [3, 4, 6])  # 4 steps an epoch, pruned after each
-@pytest.mark.parametrize("sampler", ["gdas", "dirichlet"])
+@pytest.mark.parametrize(
+    ("sampler", "stop_at"),  # 4 steps an epoch, pruned after each
+    [
+        *(("gdas", 4), ("dirichlet", 6)),
+        *(slow("gdas", 3), slow("gdas", 6), slow("dirichlet", 3), slow("dirichlet", 4)),
+    ],
+)
 def test_a_pruned_search_goes_on_to_the_bit(
     run_program: Run,
     finished_run: Finished,
@@ -124,7 +136,7 @@ def test_a_pruned_search_goes_on_to_the_bit(
     assert _metrics(whole) == _metrics(cut)
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("groups", [slow(1), 4])
 def test_the_running_mean_goes_on_to_the_bit(
     run_program: Run,
     finished_run: Finished,
@@ -151,7 +163,7 @@ def test_the_running_mean_goes_on_to_the_bit(
     _same(final, _state(cut))
 
 
-@pytest.mark.parametrize("stop_at", [2, 4])  # 4 steps an epoch
+@pytest.mark.parametrize("stop_at", [2, slow(4)])  # 4 steps an epoch
 def test_the_weights_of_inputs_go_on_to_the_bit(
     run_program: Run,
     finished_run: Finished,
@@ -214,8 +226,8 @@ def test_a_perturbation_that_is_stopped_starts_again(
     few = ("derive.num_paths=1", "derive.tuning_steps=1")
     settings = (*TINY_SEARCH, "derive=perturbation", *few)
     whole, cut = finished_run("search", *settings), tmp_path / "cut"
-    slow = (*settings, "derive.num_paths=100000", f"run_dir={cut}")
-    process = start_program("search", *slow)
+    long = (*settings, "derive.num_paths=100000", f"run_dir={cut}")
+    process = start_program("search", *long)
     _wait_for(last_checkpoint(cut), process)
     _wait_for_step(cut, int(str(_state(whole)["step"])), process)
     time.sleep(1.0)

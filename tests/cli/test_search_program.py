@@ -18,6 +18,7 @@ from nas.spaces.nasbench201 import OPERATIONS
 Run = Callable[..., tuple[int, str]]
 
 
+@pytest.mark.pictures
 def test_a_search_leaves_all_its_results(run_program: Run, tmp_path: Path) -> None:
     data = ("data=digits", "data.test_fraction=0.3", "data.validation_fraction=0.4")
     code, output = run_program("search", *TINY_SEARCH, *data, f"run_dir={tmp_path}/run")
@@ -58,10 +59,14 @@ _SMALL = {
 _PAIRS = list(product(sorted(SPACES), sorted(SAMPLERS)))
 # `make test` has every sampler on one space, and every space with one path and with all of them.
 _QUICK = [pair for pair in _PAIRS if "nasbench201" in pair or {"gdas", "softmax"} & set(pair)]
+# Every space is drawn once; the pictures do not depend on the sampler.
+_DRAWN = [
+    pytest.param(*pair, marks=pytest.mark.pictures) if "gdas" in pair else pair for pair in _QUICK
+]
 
 
 @pytest.mark.parametrize(
-    ("space", "sampler"), [*_QUICK, *(slow(*pair) for pair in _PAIRS if pair not in _QUICK)]
+    ("space", "sampler"), [*_DRAWN, *(slow(*pair) for pair in _PAIRS if pair not in _QUICK)]
 )
 def test_every_space_runs_with_every_sampler(
     run_program: Run, tmp_path: Path, space: str, sampler: str
@@ -85,20 +90,20 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("bilevel=second_order",),
         ("bilevel.weight_samples=fair", "bilevel.logits_samples=2"),
         ("bilevel.groups=4",),
-        ("bilevel.groups=2", "sampler=score_function", "bilevel.weight_samples=fair"),
+        slow(("bilevel.groups=2", "sampler=score_function", "bilevel.weight_samples=fair")),
         ("bilevel=second_order", "bilevel.groups=2", "bilevel.baseline=running_mean"),
         ("bilevel=single_level",),
         ("bilevel.baseline=running_mean", "sampler=gdas_authors"),
-        ("bilevel=second_order", "bilevel.baseline=running_mean"),
+        slow(("bilevel=second_order", "bilevel.baseline=running_mean")),
         ("bilevel.order=logits_first", "bilevel.weight_steps=2", "bilevel.logits_steps=2"),
         ("derive=sampled", "derive.num_samples=4", "derive.max_images=50"),
         ("warm_start.score=synflow", "warm_start.num_samples=10", "sampler=score_function"),
         ("derive=local_search", "derive.judges=[validation,naswot]", "derive.max_evaluations=20"),
-        ("derive=local_search", "derive.max_evaluations=9", *FINALS),
-        (*PERTURBATION, "derive.num_paths=1"),
-        (*PERTURBATION, "sampler=softmax", "space.partial_channels=2", "precision=bf16"),
+        slow(("derive=local_search", "derive.max_evaluations=9", *FINALS)),
+        slow((*PERTURBATION, "derive.num_paths=1")),
+        slow((*PERTURBATION, "sampler=softmax", "space.partial_channels=2", "precision=bf16")),
         (*PERTURBATION, "space.track_running_stats=true", "derive.num_paths=1"),
-        (*PERTURBATION, "bilevel.weight_samples=fair", "derive.num_paths=1"),
+        slow((*PERTURBATION, "bilevel.weight_samples=fair", "derive.num_paths=1")),
         ("precision=bf16",),
         ("channels_last=false", "deterministic=true"),
         ("warmup_epochs=1", "evaluate_every_epochs=2"),
@@ -108,10 +113,10 @@ FINALS = ("derive.finalists=2", "derive.final_steps=3", "derive.network.channels
         ("update_unsampled=true", "bilevel=second_order"),
         ("weights.name=adamw", "weights.learning_rate=0.001", "logits.name=sgd"),
         ("space.operations=[skip_connect,nor_conv_3x3]", "space.reduction=pooling"),
-        ("space.partial_channels=2", "kernels=plain"),
+        slow(("space.partial_channels=2", "kernels=plain")),
         ("sampler=softmax", "space.partial_channels=4", "precision=bf16"),
         ("pruning.epochs=[1]", "pruning.keep=[1]"),
-        ("bilevel=second_order", "sampler=softmax", "pruning.epochs=[1]", "pruning.keep=[2]"),
+        slow(("bilevel=second_order", "sampler=softmax", "pruning.epochs=[1]", "pruning.keep=[2]")),
     ],
     ids=lambda overrides: ",".join(overrides),
 )
@@ -138,8 +143,16 @@ def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) 
     assert float(rows[0]["training"]) < 0
 
 
-@pytest.mark.parametrize("sampler", ["softmax", "uniform"])
-@pytest.mark.parametrize("space", sorted(SPACES))
+_PERTURBED = [("nasbench201", "softmax"), ("darts", "uniform"), ("custom", "softmax")]
+
+
+@pytest.mark.parametrize(
+    ("space", "sampler"),
+    [
+        pair if pair in _PERTURBED else slow(*pair)
+        for pair in product(sorted(SPACES), ("softmax", "uniform"))
+    ],
+)
 def test_a_perturbation_leaves_its_results_and_derives_again_from_the_same_state(
     run_program: Run, tmp_path: Path, space: str, sampler: str
 ) -> None:
@@ -186,7 +199,9 @@ def test_the_same_seed_finds_the_same_and_another_does_not(
     assert not torch.equal(first, logits("c", 4))
 
 
-@pytest.mark.parametrize(("sampler", "derive"), [("gdas", "local_search"), ("dirichlet", "argmax")])
+@pytest.mark.parametrize(
+    ("sampler", "derive"), [slow("gdas", "local_search"), ("dirichlet", "argmax")]
+)
 def test_pruned_options_are_out_of_the_search(
     run_program: Run, tmp_path: Path, sampler: str, derive: str
 ) -> None:

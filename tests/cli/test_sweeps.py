@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY_SEARCH, slow, start_program
+from conftest import ROOT, TINY_SEARCH, start_program
 
 from conf import sweeps
 from nas.training.checkpoint import last_checkpoint
@@ -24,11 +24,10 @@ LAUNCHERS = {
     "submitit_local": ("hydra.launcher.timeout_min=5",),
     "ray": ("+hydra.launcher.ray.init.num_cpus=2",),
 }
-SLOW_LAUNCHERS = [name for name in LAUNCHERS if name != "joblib"]
 LONG = (*TINY_SEARCH, "epochs=40", "evaluate_every_epochs=40")
 
 
-@pytest.fixture(params=["joblib", *map(slow, SLOW_LAUNCHERS)])
+@pytest.fixture(params=sorted(LAUNCHERS))
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = str(request.param)
     pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
@@ -60,6 +59,7 @@ def stop_when(ready: Callable[[], bool], number: int, limit_s: float = 240.0) ->
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the launchers
 def test_a_sweep_is_stopped_and_goes_on_whatever_launches_it(
     run_program: Run, tmp_path: Path, launcher: str

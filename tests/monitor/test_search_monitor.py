@@ -21,6 +21,8 @@ from nas.monitor.metrics import METRICS
 from nas.monitor.run_log import RunLog
 from nas.monitor.search import SearchMonitor, margin, normalised_entropy
 
+pytestmark = pytest.mark.pictures
+
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
 NAMES = ("cell/0->1", "cell/0->2", "cell/1->2")
 GENOTYPE = Genotype(

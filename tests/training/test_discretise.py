@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import slow
 from search_helpers import make_search
 from torch import Tensor
 
@@ -77,8 +78,15 @@ def test_the_batches_follow_those_of_the_search_at_a_tenth_of_the_learning_rate(
     assert masks == [1 * n + 5 * (6 - n) for n in (1, 2, 3, 4, 5) for _ in range(2)]
 
 
-@pytest.mark.parametrize("sampler", ["softmax", "gumbel_softmax", "gdas", "uniform"])
-@pytest.mark.parametrize("space", [NASBENCH201, DARTS], ids=["nasbench201", "darts"])
+@pytest.mark.parametrize(
+    ("space", "sampler"),
+    [
+        *((NASBENCH201, "softmax"), (NASBENCH201, "gdas"), (DARTS, "uniform")),
+        *(slow(NASBENCH201, "gumbel_softmax"), slow(NASBENCH201, "uniform")),
+        *(slow(DARTS, "softmax"), slow(DARTS, "gumbel_softmax"), slow(DARTS, "gdas")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0].removeprefix("space="),
+)
 def test_a_loaded_search_derives_what_the_finished_one_does(
     tmp_path: Path, space: tuple[str, ...], sampler: str
 ) -> None:
