@@ -41,7 +41,7 @@ FREE = frozenset(
 
 
 def retrain(config: RetrainConfig, launched: Launch) -> float:
-    """Runs one retraining; returns the top-1 accuracy on the test set."""
+    """Runs one retraining; returns the top-1 accuracy on the test set; see `finish_retrain`."""
     start = time.perf_counter()
     continues = launched.continues()
     genotype = resolve_genotype(config.genotype)

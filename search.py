@@ -183,7 +183,9 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
             tuning_steps=rule.tuning_steps,
             seed=config.seed,
         )
-    return derive_argmax(run.within, run.supernet.probabilities()), run.validation_accuracy
+    genotype = derive_argmax(run.within, run.supernet.probabilities())
+    known = run.validation_accuracy
+    return genotype, run.evaluate(genotype) if math.isnan(known) else known
 
 
 def front_within(budget: Any, run: Search, genotype: Genotype) -> list[FrontPoint]:

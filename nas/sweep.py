@@ -42,9 +42,10 @@ class Result:
 
     @property
     def group(self) -> str:
-        """Its overrides without the seed."""
+        """Its overrides without the seed, in an order that is not that of the command line."""
         settings = [o for o in self.overrides if not o.startswith(_NOT_A_SETTING)]
-        return " ".join(settings) or "(defaults)"
+        # By name alone: of one that is given twice the last counts.
+        return " ".join(sorted(settings, key=lambda o: o.partition("=")[0])) or "(defaults)"
 
     @classmethod
     def load(cls, path: Path) -> "Result":

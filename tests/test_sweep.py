@@ -52,6 +52,20 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
     assert " 1 | 50.00 | - | 50.00 | 50.00 " in rows[1]
 
 
+def test_the_order_of_the_overrides_tells_no_runs_apart(tmp_path: Path) -> None:
+    write(tmp_path / "a", ["space=darts", "epochs=3", "seed=0"], 90.0)
+    write(tmp_path / "b", ["seed=1", "epochs=3", "space=darts"], 92.0)
+    write(tmp_path / "c", ["epochs=4", "epochs=3"], 50.0)  # the last of a name counts
+    write(tmp_path / "d", ["epochs=3", "epochs=4"], 60.0)
+    rows = table(load_results([tmp_path])).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| epochs=3 space=darts",
+        "| epochs=4 epochs=3",
+        "| epochs=3 epochs=4",
+    ]
+    assert " 2 | 91.00 |" in rows[0]
+
+
 def test_the_time_of_a_run_is_that_of_the_runs_with_the_metric() -> None:
     """A search and a retraining of the same overrides are two things that take different times."""
     search = Result(Path("a"), ("",), {"accuracy/genotype_validation": 80.0}, "", 1000.0)

@@ -79,7 +79,8 @@ class Search(Loop):
 
     Attributes:
         validation: Loss and accuracy of the epoch on the images that train the logits.
-        validation_accuracy: Of the last genotype that was evaluated, in percent.
+        validation_accuracy: Of the last genotype that was evaluated, in percent; NaN before that,
+            and where a run that goes on was told to recalibrate otherwise.
         collapse: Looks for signs of one after each epoch that trains the logits.
         table: Of trained architectures, where one is given; nothing is decided by it.
         within: The space, as far as the budget allows it.
@@ -342,6 +343,7 @@ class Search(Loop):
             "validation_batches": self._batches.step,
             "validation": self.validation.of_all(self.ranks).state_dict(),
             "validation_accuracy": self.validation_accuracy,
+            "recalibration_batches": self.schedule.recalibration_batches,
             "counts": self._counts,
             "baseline": None
             if self.learner.baseline is None
@@ -363,7 +365,9 @@ class Search(Loop):
         self._batches = Cycle(self.data.validation, state["validation_batches"])
         self.train.load_state_dict(state["train"], device, self.ranks)
         self.validation.load_state_dict(state["validation"], device, self.ranks)
-        self.validation_accuracy = state["validation_accuracy"]
+        now = self.schedule.recalibration_batches
+        is_alike = state.get("recalibration_batches", now) == now  # older ones do not have it
+        self.validation_accuracy = state["validation_accuracy"] if is_alike else math.nan
         self._counts.copy_(state["counts"])
         if self.learner.baseline is not None:
             self.learner.baseline.load_state_dict(state["baseline"])

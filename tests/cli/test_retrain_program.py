@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,30 @@ def test_every_part_of_the_recipe_can_be_used(
     assert code == 0, output
     metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
     assert ("accuracy/test_top1_ema" in metrics) == any("ema" in o for o in overrides)
+
+
+def test_what_a_sweeper_gets_is_the_accuracy_of_the_weights_that_are_written(
+    run_program: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does a sweep that goes on, which takes the first metric of a finished run."""
+    module, returned = __import__("retrain"), list[float]()
+    retrain = module.retrain
+
+    def noting(*arguments: Any) -> float:
+        returned.append(retrain(*arguments))
+        return returned[-1]
+
+    monkeypatch.setattr(module, "retrain", noting)
+    # Seven steps hardly move an average that begins with the first weights.
+    sizes = (*TINY_RETRAIN, "epochs=1", "data.limit=250", "ema_decay=0.999")
+    code, output = run_program(
+        "retrain", "genotype=nasbench201_resnet", *sizes, f"run_dir={tmp_path}/run"
+    )
+    assert code == 0, output
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+    average, raw = metrics["accuracy/test_top1_ema"], metrics["accuracy/test_top1"]
+    assert returned == [average] != [raw]
+    assert next(iter(metrics)) == "accuracy/test_top1_ema"
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Running statistics of one architecture: against PyTorch's cumulative mean, and put back."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from search_helpers import make_search
+from search_helpers import make_config, make_search
 from supernet_helpers import SPACES, batch, build, generator
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.spaces import SearchSpace
 from nas.supernet import Supernet
 from nas.training.search import Search
+from search import derive
 
 TRACKED = ("space.track_running_stats=true", "recalibration_batches=3", "epochs=2")
 
@@ -166,3 +168,16 @@ def test_nothing_is_recalibrated_where_nothing_is_to_be(
     monkeypatch.setattr("nas.training.search.recalibrate", refuse)
     search = make_search(tmp_path, *overrides)
     search.evaluate(search.space.derive(search.supernet.probabilities()))
+
+
+def test_a_finished_search_is_evaluated_anew_with_another_recalibration(tmp_path: Path) -> None:
+    search = make_search(tmp_path, *TRACKED)
+    search.run()
+    for num_batches in (3, 1):
+        overrides = (*TRACKED, f"recalibration_batches={num_batches}")
+        again = make_search(tmp_path, *overrides)
+        again.load()
+        assert math.isnan(again.validation_accuracy) == (num_batches != 3)
+        genotype, accuracy = derive(make_config(*overrides), again)
+        assert accuracy == again.evaluate(genotype)
+        assert (accuracy == search.validation_accuracy) == (num_batches == 3)
