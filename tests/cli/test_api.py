@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, slow
 from hydra.core.global_hydra import GlobalHydra
 from toy_models import SmallNet
 
@@ -50,18 +50,19 @@ def test_a_search_returns_what_its_folder_has(result: SearchResult) -> None:
 
 
 def test_a_result_is_shown_as_a_picture(result: SearchResult, tmp_path: Path) -> None:
-    for picture in (result, result.plot(), result.cell(dark=True)):
+    plot = result.plot()
+    for picture in (result, plot, result.cell(dark=True)):
         content = picture._repr_png_()
         assert content.startswith(b"\x89PNG") and len(content) < 60_000
-    result.plot().save(tmp_path / "plot.svg")
+    plot.save(tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
-    titles = [axes.get_title(loc="left") for axes in result.plot().figure.axes]
+    titles = [axes.get_title(loc="left") for axes in plot.figure.axes]
     assert titles[:2] == ["loss", "accuracy in %"] and len(titles) == 8
     name, option = next(iter(result.genotype.choices.items()))
     assert f"{name}: {option}" in titles
 
 
-@pytest.mark.parametrize("form", ["result", "genotype", "path", "text"])
+@pytest.mark.parametrize("form", ["result", slow("genotype"), "path", slow("text")])
 def test_every_form_of_a_genotype_can_be_retrained(
     form: str, result: SearchResult, tmp_path: Path
 ) -> None:
@@ -124,7 +125,7 @@ def made_up(count: int = 60) -> tuple[np.ndarray, list[str]]:
     ], labels
 
 
-@pytest.mark.parametrize("kind", ["class", "instance", "function"])
+@pytest.mark.parametrize("kind", ["class", slow("instance"), "function"])
 def test_own_models_and_images_are_searched(kind: str, tmp_path: Path) -> None:
     def make(num_classes: int) -> torch.nn.Module:
         return SmallNet(in_channels=3, num_classes=num_classes)
@@ -253,11 +254,11 @@ def test_the_speed_of_an_epoch_leaves_out_its_checkpoints(
     """As `nas.monitor.metrics` defines it; here a checkpoint takes 1000 seconds."""
     save, clock, saved = Loop.save, time.perf_counter, [0]
 
-    def slow(loop: Loop) -> None:
+    def save_slowly(loop: Loop) -> None:
         saved[0] += 1
         save(loop)
 
-    monkeypatch.setattr(Loop, "save", slow)
+    monkeypatch.setattr(Loop, "save", save_slowly)
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + 1000 * saved[0])
     trained = nas.retrain(
         "nasbench201_resnet", "checkpoint_every_steps=1", run_dir=tmp_path, **SMALL, **NETWORK

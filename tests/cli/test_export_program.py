@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY_RETRAIN, start_program
+from conftest import ROOT, TINY_RETRAIN, slow, start_program
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -136,7 +136,7 @@ def test_from_a_search_of_a_model_of_ones_own(
     assert main([str(output), str(ROOT / "docs" / "estimators.png"), "--trust-recorded-model"]) == 0
 
 
-@pytest.mark.parametrize("chosen", ["pt2", "onnx"])
+@pytest.mark.parametrize("chosen", ["pt2", slow("onnx")])
 def test_a_full_disk_is_one_line(finished_run: Finished, tmp_path: Path, chosen: str) -> None:
     if chosen not in formats.available_formats():
         pytest.skip("onnx, onnxscript and onnxruntime are not installed")

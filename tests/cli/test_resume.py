@@ -298,7 +298,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     run_program: Run, tmp_path: Path, max_file_size: int
 ) -> None:
     run = tmp_path / "run"
-    settings = (*TINY_SEARCH, f"run_dir={run}")
+    settings = (*TINY_SEARCH, "epochs=1", f"run_dir={run}")
     process = start_program("search", *settings, max_file_size=max_file_size)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1 and "Traceback" not in output, output
@@ -359,7 +359,7 @@ def test_a_run_that_was_cut_off_before_its_results_was_not_done_before(
 
 def test_a_run_of_a_release_with_fewer_settings_goes_on(run_program: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = (*TINY_SEARCH, "bilevel=first_order", f"run_dir={run}")
+    settings = (*TINY_SEARCH, "epochs=1", "bilevel=first_order", f"run_dir={run}")
     assert run_program("search", *settings)[0] == 0
     path = last_checkpoint(run)
     state = torch.load(path, weights_only=True)

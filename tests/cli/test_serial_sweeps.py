@@ -78,7 +78,12 @@ def test_a_run_that_fails_leaves_the_others_of_its_sweep_alone(
 ) -> None:
     sweep = tmp_path / "sweep"
     code, output = run_program(
-        "search", "-m", *TINY_SEARCH, "batch_size=32,9999,16,8888", f"hydra.sweep.dir={sweep}"
+        "search",
+        "-m",
+        *TINY_SEARCH,
+        "epochs=1",
+        "batch_size=32,9999,16,8888",
+        f"hydra.sweep.dir={sweep}",
     )
     assert code == 1 and "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if "error" in line.lower()]

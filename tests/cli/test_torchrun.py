@@ -202,7 +202,9 @@ def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("batch_size=33",), "batch_size is 33, that of the whole run: must be a multiple of 2"),
+        slow(
+            ("batch_size=33",), "batch_size is 33, that of the whole run: must be a multiple of 2"
+        ),
         slow(("bilevel.groups=3", "batch_size=36"), "bilevel.groups is 3: of 2 processes must be"),
         slow(("sampler=gdsa",), "unknown sampler 'gdsa'"),
         slow(("-m",), "torchrun starts one run: leave out -m"),

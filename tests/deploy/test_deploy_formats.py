@@ -25,8 +25,14 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
-@pytest.mark.parametrize("name", ["pt2", pytest.param("onnx", marks=ONNX)])
-@pytest.mark.parametrize("space", NETWORKS)
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        *((space, "pt2") for space in NETWORKS),
+        *(pytest.param(space, "onnx", marks=ONNX) for space in NETWORKS if space != "gdas_frc"),
+        pytest.param("gdas_frc", "onnx", marks=[ONNX, pytest.mark.slow]),
+    ],
+)
 def test_networks_of_every_space_give_the_same_logits(
     tmp_path: Path, space: str, name: str
 ) -> None:

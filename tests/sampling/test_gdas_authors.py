@@ -101,6 +101,7 @@ def test_with_partial_channels_the_output_is_that_of_the_candidates(name: str) -
     torch.testing.assert_close(found, expected - own.sum())
 
 
+@pytest.mark.slow
 def test_compiled_kernels_have_it_too() -> None:
     """In float32, as compiled kernels are."""
     kernels = CompiledKernels.checked(torch.device("cpu"))

@@ -270,10 +270,10 @@ def test_the_ranking_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table, cells = tmp_path / "t.csv", random_genotypes(search.space, search.supernet.names, 20, 0)
+    table, cells = tmp_path / "t.csv", random_genotypes(search.space, search.supernet.names, 12, 0)
     lines = [f"{genotype_text(g)},{50 + number}" for number, g in enumerate(cells)]
     table.write_text("\n".join(["architecture,cifar10_test", *lines]))
-    arguments = [str(folder), "--table", str(table), "--num", "20"]
+    arguments = [str(folder), "--table", str(table), "--num", "12"]
     assert ranking([*arguments, "--output", str(tmp_path / "r.json")]) == 0
     assert "| validation and naswot" in capsys.readouterr().out
     assert (tmp_path / "r.json").exists()
