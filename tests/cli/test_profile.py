@@ -66,6 +66,13 @@ def test_a_profile_leaves_a_table_that_predicts(run_program: Run, tmp_path: Path
     assert table.predict(deeper) > table.predict(network), "no new measurement is needed"
 
 
+@pytest.fixture
+def _less_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer random networks are looked through for further operations."""
+    monkeypatch.setattr("nas.cost.coverage.PATIENCE", 5)
+
+
+@pytest.mark.usefixtures("_less_patient")
 def test_data_is_not_opened_where_images_are_described(run_program: Run, tmp_path: Path) -> None:
     table = tmp_path / "tables" / "mine.json"
     images = ("in_channels=3", "image_size=12", "num_classes=7", "data=cifar10")
@@ -80,6 +87,7 @@ def test_data_is_not_opened_where_images_are_described(run_program: Run, tmp_pat
     assert all("2x3x12x12" in key for key in found.operations_ms if "Conv2d(3," in key)
 
 
+@pytest.mark.usefixtures("_less_patient")
 def test_darts(run_program: Run, tmp_path: Path) -> None:
     sizes = ("space=darts", "space.channels=4", "space.cells=3", "space.nodes=2")
     short = ("repetitions=1", "num_calibration=2", "num_checked=2", f"run_dir={tmp_path}/run")
@@ -87,6 +95,7 @@ def test_darts(run_program: Run, tmp_path: Path) -> None:
     assert code == 0, output
 
 
+@pytest.mark.usefixtures("_less_patient")
 def test_a_model_of_ones_own(run_program: Run, tmp_path: Path) -> None:
     space = ("space=custom", "space.model=test_profile.OpenSizes", "repetitions=2")
     code, output = run_program("profile_space", *space, f"run_dir={tmp_path}/run")

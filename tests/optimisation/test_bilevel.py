@@ -282,7 +282,7 @@ def test_the_score_function_has_the_gradient_of_the_expected_loss() -> None:
         expectation = expectation + loss * probabilities[rows, list(sample.indices)].prod()
     (expected,) = torch.autograd.grad(expectation, leaf)
     found = []
-    for _ in range(600):
+    for _ in range(300):
         samples = [learner.draw() for _ in range(4)]
         gradients, results = score_function_gradient(learner, samples, data, data)
         assert len(results) == 4

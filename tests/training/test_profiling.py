@@ -57,6 +57,13 @@ def clock(call: Callable[[], object], device: torch.device, num_calls: int) -> f
     return 1.5 * sum(cost(o.target) for o in operations) + 0.2 * len(operations)
 
 
+@pytest.fixture
+def _less_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer random networks are looked through for further operations."""
+    monkeypatch.setattr("nas.cost.coverage.PATIENCE", 5)
+
+
+@pytest.mark.usefixtures("_less_patient")
 def test_a_clock_that_the_model_fits_is_predicted_exactly() -> None:
     table = profiler(timer=clock).table(num_calibration=6, num_checked=8)
     assert table.calibration.slope == pytest.approx(1.5)
@@ -66,6 +73,7 @@ def test_a_clock_that_the_model_fits_is_predicted_exactly() -> None:
     assert table.errors.spearman == pytest.approx(1)
 
 
+@pytest.mark.usefixtures("_less_patient")
 def test_another_network_is_predicted_by_hand() -> None:
     table = profiler(timer=clock).table(num_calibration=6, num_checked=4)
     names = [f"cell/{s}->{t}" for t in range(1, 4) for s in range(t)]
@@ -81,6 +89,7 @@ def test_the_table_has_the_same_entries_whatever_the_seed() -> None:
     assert tables[0].operations_ms.keys() == tables[1].operations_ms.keys()
 
 
+@pytest.mark.usefixtures("_less_patient")
 def test_all_take_turns_and_what_is_slow_by_chance_is_passed_over() -> None:
     order: list[int] = []
 
@@ -142,6 +151,7 @@ def test_images_that_a_network_cannot_take_are_one_line() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.usefixtures("_less_patient")
 def test_the_real_clock(precision: str, channels_last: bool) -> None:
     conditions = replace(CONDITIONS, precision=precision, channels_last=channels_last)
     table = profiler(conditions=conditions).table(3, 2)
