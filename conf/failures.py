@@ -1,5 +1,6 @@
 """One line for whatever ends a program, and no code out of files."""
 
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterable
@@ -100,7 +101,10 @@ class _NoCallbacks(Callbacks):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """After each run, in the process that did it."""
         if job_return.status == JobStatus.FAILED:
-            job_return.__class__ = _QuietReturn
+            sweeper = str(OmegaConf.select(config, "hydra.sweeper._target_"))
+            is_noted = isinstance(job_return._return_value, sweeps.FailedRun)
+            goes_on = is_noted and sweeper.endswith(".BasicSweeper")
+            job_return.__class__ = _NotedReturn if goes_on else _QuietReturn
             overrides = " ".join(job_return.overrides or ())
             job_return._return_value.add_note(f"overrides: {overrides}")  # a traceback ends with it
 
@@ -115,6 +119,19 @@ class _QuietReturn(JobReturn):
     def return_value(self) -> Any:
         """Raises the error of the run."""
         raise self._return_value
+
+
+class _NotedReturn(JobReturn):
+    """Of a run that failed, for a sweeper that would start no further batch of runs.
+
+    The end of the sweep says what is noted. Optuna's sweeper, which takes errors for failed trials,
+    gets them.
+    """
+
+    @property  # type: ignore[misc]
+    def return_value(self) -> Any:
+        """No result."""
+        return math.nan
 
 
 def _in_worker() -> Callbacks:

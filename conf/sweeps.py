@@ -44,6 +44,10 @@ OPTUNA = {
 """Defaults of `hydra/sweeper=optuna` here."""
 
 
+class FailedRun(UserError):  # noqa: N818 - what it says is an error, of the run
+    """A run of a sweep failed, and the sweep's list of failures has it."""
+
+
 class _Sweep:
     """The sweep that this process has started.
 
@@ -195,6 +199,7 @@ def note_failure(folder: Path, message: str) -> UserError:
     if not (folder / STOP).exists():
         with suppress(OSError), (folder / FAILURES).open("a", encoding="utf-8") as file:
             file.write(" ".join(message.split()) + "\n")
+            return FailedRun(message)
     return UserError(message)
 
 

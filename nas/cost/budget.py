@@ -109,13 +109,18 @@ class Budget:
         )
 
     def check(self) -> None:
-        """Raises a `UserError` if the whole space is above the limit."""
+        """Raises a `UserError` if the whole space is above the limit, or the limit is 0."""
         if self.target < self.range.lowest:
             text, span = self.describe, self.range
             raise UserError(
                 f"budget={self.name}: no architecture has {self.name.replace('_', ' ')} of "
                 f"{text(self.target)} or less; the space has {text(span.lowest)} to "
                 f"{text(span.highest)}, median {text(span.median)}"
+            )
+        if self.target <= 0:  # what the logits learn from is relative to it
+            raise UserError(
+                f"budget={self.name}: the limit is {self.describe(self.target)}, which the "
+                "cheapest architecture has: set budget.fraction above 0"
             )
 
 
@@ -168,7 +173,7 @@ class WithinBudget:
         while not self._budget.allows(found := at(high)):
             low, high = high, 4 * high
             if high > 1e12:
-                return self._descend(found)
+                return self._descend(found, scores)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             candidate = at(middle)
@@ -178,28 +183,58 @@ class WithinBudget:
                 low = middle
         return found
 
-    def _descend(self, genotype: Genotype) -> Genotype:
+    def _descend(self, genotype: Genotype, scores: Mapping[str, Tensor]) -> Genotype:
         """From what the linear model finds cheapest to what is cheap enough.
 
         With pruned options, or a cost that no single change lowers (the most memory that two cells
-        need alike), the way may end before: then it is the cheapest that is known.
+        need alike), the way may end before: then another one begins near the cheapest that is
+        known. What was pruned is taken where neither gets there without, at last that cheapest.
         """
+
+        def is_left(of: Genotype) -> bool:
+            return self._score(of, scores) > -math.inf
+
+        cheapest = self._budget.range.cheapest
+        for start in (genotype, self._near(cheapest, scores)):
+            found = self._downhill(start, is_left)
+            if self._budget.allows(found):
+                return found
+        found = self._downhill(genotype, lambda _: True)
+        return found if self._budget.allows(found) else cheapest
+
+    def _near(self, genotype: Genotype, scores: Mapping[str, Tensor]) -> Genotype:
+        """`genotype` with the cheapest of what is left in place of what was pruned."""
+        wanted = {}
+        for name, row in scores.items():
+            near = -self._effects[name]  # a copy
+            if name in genotype.choices:
+                near[self.options_of(name).index(genotype.choices[name])] = near.max() + 1
+            wanted[name] = near.masked_fill(row == -math.inf, -math.inf)
+        return self._space.derive(wanted)
+
+    def _downhill(self, genotype: Genotype, may: Callable[[Genotype], bool]) -> Genotype:
+        """Takes the cheapest change of one choice until it is allowed, or none is cheaper."""
         cost = self._budget.cost
         while not self._budget.allows(genotype):
-            best = min(self._space.neighbours(genotype), key=cost)
+            changed = filter(may, self._space.neighbours(genotype))
+            best = min(changed, key=cost, default=genotype)
             if cost(best) >= cost(genotype):
-                return self._budget.range.cheapest
+                break
             genotype = best
         return genotype
+
+    def _score(self, genotype: Genotype, scores: Mapping[str, Tensor]) -> float:
+        """The sum of its log scores; -inf where it has an option that was pruned."""
+        return sum(
+            float(scores[name][self.options_of(name).index(option)])
+            for name, option in genotype.choices.items()
+        )
 
     def _climb(self, genotype: Genotype, scores: Mapping[str, Tensor]) -> Genotype:
         """Takes the best change of one choice that is allowed, for as long as one is better."""
 
         def score(of: Genotype) -> float:
-            return sum(
-                float(scores[name][self.options_of(name).index(option)])
-                for name, option in of.choices.items()
-            )
+            return self._score(of, scores)
 
         while True:
             better = sorted(
@@ -255,11 +290,17 @@ def front(points: list[FrontPoint]) -> list[FrontPoint]:
 
 
 def targets(lowest: float, highest: float, count: int) -> list[float]:
-    """`count` limits from `lowest` to `highest`, evenly on a logarithmic scale where that spans."""
-    if count < 2 or lowest <= 0:
+    """`count` limits from `lowest` to `highest`, evenly on a logarithmic scale.
+
+    On a linear one where `lowest` is 0, as of architectures without any parameters.
+    """
+    if count < 2:
         return [highest]
-    ratio = math.log(highest / lowest)
-    found = [lowest * math.exp(ratio * i / (count - 1)) for i in range(count)]
+    shares = [i / (count - 1) for i in range(count)]
+    if lowest > 0:
+        found = [lowest * math.exp(math.log(highest / lowest) * share) for share in shares]
+    else:
+        found = [lowest + (highest - lowest) * share for share in shares]
     return [b for a, b in pairwise([-math.inf, *found]) if b > a]
 
 

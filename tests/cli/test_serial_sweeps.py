@@ -77,13 +77,10 @@ def test_a_run_that_fails_leaves_the_others_of_its_sweep_alone(
     run_program: Run, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "sweep"
+    runs = "batch_size=32,9999,16,8888"
+    batches = "hydra.sweeper.max_batch_size=3"  # in one of them, and in the next
     code, output = run_program(
-        "search",
-        "-m",
-        *TINY_SEARCH,
-        "epochs=1",
-        "batch_size=32,9999,16,8888",
-        f"hydra.sweep.dir={sweep}",
+        "search", "-m", *TINY_SEARCH, "epochs=1", runs, batches, f"hydra.sweep.dir={sweep}"
     )
     assert code == 1 and "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if "error" in line.lower()]

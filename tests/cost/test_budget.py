@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -212,6 +212,48 @@ def test_where_no_single_change_is_cheaper_the_cheapest_is_derived() -> None:
     assert budget.range.lowest == table.cost(budget.range.cheapest)
 
 
+class Listed(Table):
+    """Costs of architectures one by one, by the numbers of their options."""
+
+    def __init__(self, listed: dict[str, float]) -> None:
+        super().__init__({name: [0.0] * 3 for name in "abcd"[: len(next(iter(listed)))]})
+        self.listed = listed
+
+    def cost(self, genotype: Genotype) -> float:
+        return self.listed["".join(genotype.choices.values())]
+
+
+PAIRS = ("00", "01", "02", "10", "11", "12", "20", "21", "22")
+TWO = dict(zip(PAIRS, (0.0, 9.0, 9.0, 4.0, 2.0, 9.0, 4.0, 9.0, 9.0), strict=True))
+LAST = dict(zip(PAIRS, (4.0, 9.0, 5.0, 9.0, 2.0, 99.0, 5.0, 99.0, 9.0), strict=True))
+FOUR = {
+    f"{a}{pair}{d}": cost + (0, 1, 3)[a] + (0, 1, 3)[d]
+    for a, d in product(range(3), repeat=2)
+    for pair, cost in LAST.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("listed", "target", "expected"),
+    [
+        (TWO, 2.0, "11"),  # from "10", where the change to what was pruned is cheaper still
+        (FOUR, 4.0, "1111"),  # no single change of "1001" is cheaper; near the cheapest of all
+        (FOUR, 3.0, "0110"),  # nothing that is left is as cheap
+    ],
+)
+def test_what_was_pruned_is_derived_only_where_nothing_else_was_found(
+    listed: dict[str, float], target: float, expected: str
+) -> None:
+    table, first = Listed(listed), min(listed, key=listed.__getitem__)
+    budget = budget_of(table, target)
+    cheapest = Genotype(table.name, (), dict(zip(table.options, first, strict=True)))
+    budget = replace(budget, range=replace(budget.range, cheapest=cheapest))
+    pruned = torch.tensor([-torch.inf, 0.0, 0.0])
+    scores = {name: pruned if name in "ad" else torch.zeros(3) for name in table.options}
+    within = WithinBudget(table, table.options, budget)  # type: ignore[arg-type]
+    assert "".join(within.derive(scores).choices.values()) == expected
+
+
 # What is said, and the front
 
 
@@ -246,4 +288,15 @@ def test_limits_go_from_the_lowest_to_the_highest() -> None:
     found = targets(2.0, 200.0, 5)
     assert found[0] == 2 and found[-1] == pytest.approx(200)
     assert [b / a for a, b in pairwise(found)] == pytest.approx([10**0.5] * 4)
-    assert targets(0.0, 5.0, 4) == [5.0] and targets(3.0, 3.0, 4) == [3.0]
+    assert targets(3.0, 3.0, 4) == [3.0] and targets(3.0, 9.0, 1) == [9.0]
+
+
+def test_limits_from_a_cost_of_nothing_on_are_as_far_apart() -> None:
+    assert targets(0.0, 6.0, 4) == [0.0, 2.0, 4.0, 6.0] and targets(0.0, 0.0, 4) == [0.0]
+
+
+def test_a_limit_of_nothing_is_refused_where_something_costs_nothing() -> None:
+    """The excess of the cost, which moves the logits, is relative to the limit."""
+    budget = budget_of(Listed({**TWO, "11": 0.0}), 0.0)
+    with pytest.raises(UserError, match=r"budget=parameters: the limit is 0.*fraction above 0"):
+        budget.check()
