@@ -59,3 +59,18 @@ def make_learner(
 
 def logits_of(learner: Learner) -> Tensor:
     return learner.supernet.logits.detach().clone()
+
+
+def nothing() -> Iterator[Batch]:
+    """A source of validation batches that must not be asked."""
+    raise AssertionError("a validation batch was taken")
+    yield batch(0)
+
+
+def weights_of(learner: Learner) -> dict[str, Tensor]:
+    named = learner.supernet.model.named_parameters()
+    return {name: p.detach().clone() for name, p in named}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)

@@ -1,28 +1,17 @@
 """Weights of the inputs of a node: by hand with explicit softmax, in every part of a search."""
 
-import json
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import permutations
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import slow
-from hypothesis import given
-from hypothesis import strategies as st
-from supernet_helpers import SETTINGS, batch, build, generator, loss_of
+from supernet_helpers import batch, build, generator, loss_of
 from test_partial import by_definition
 from torch import Tensor, nn
 
 from nas.choice import Choice
-from nas.deriving.deriver import derive_argmax, draw_genotype
-from nas.edge_normalization import EdgeNormalization, edge_scores
-from nas.genotype import Genotype
+from nas.edge_normalization import EdgeNormalization
 from nas.kernels.fused import accelerate
-from nas.network import build_network
 from nas.ops import Norm
 from nas.optimisation.bilevel import Alternating, Learner
 from nas.optimisation.optimizers import OptimizerSettings, Updater
@@ -289,177 +278,3 @@ def test_pruning_leaves_the_inputs_alone() -> None:
     rows = supernet.split(~supernet.masked)
     assert all(rows[name].sum() == 1 for name in supernet.names)
     assert rows["normal/inputs->3"].all() and rows["reduce/inputs->2"].all()
-
-
-# Derivation
-
-
-def random_probabilities(space: DARTS, seed: int) -> dict[str, Tensor]:
-    supernet = build(space, seed, scale=2.0)
-    return supernet.probabilities()
-
-
-def strongest(
-    space: DARTS, probabilities: dict[str, Tensor], cell: str, node: int
-) -> dict[str, str]:
-    """The two strongest products of different inputs, from the sorted list of all of them."""
-    products = [
-        (
-            float(probabilities[f"{cell}/inputs->{node}"][source]) * float(p),
-            f"{cell}/{source}->{node}",
-            option,
-        )
-        for source in range(node)
-        for option, p in zip(
-            space.operations, probabilities[f"{cell}/{source}->{node}"].tolist(), strict=True
-        )
-        if option != "none"
-    ]
-    found: dict[str, str] = {}
-    for _, name, option in sorted(products, reverse=True):
-        if len(found) < 2:
-            found.setdefault(name, option)
-    return found
-
-
-@SETTINGS
-@given(st.integers(0, 10_000), st.sampled_from([replace(PLAIN, nodes=4), FIXED]))
-def test_derived_are_the_strongest_products_of_probability_and_weight(
-    seed: int, space: DARTS
-) -> None:
-    probabilities = random_probabilities(space, seed)
-    expected: dict[str, str] = {}
-    for cell in space.searched_cells:
-        for node in range(2, 2 + space.nodes):
-            expected |= strongest(space, probabilities, cell, node)
-    genotype = derive_argmax(space, probabilities)
-    assert genotype.choices == expected
-    for name, option in genotype.choices.items():  # how sure it is of the operation
-        index = space.operations.index(option)
-        assert genotype.confidence[name].probability == float(probabilities[name][index])
-
-
-def test_the_weights_decide_between_inputs_and_not_between_operations() -> None:
-    space = replace(PLAIN, nodes=3)
-    probabilities = random_probabilities(space, 0)
-    plain = {k: v for k, v in probabilities.items() if "inputs" not in k}
-    uniform = {
-        k: torch.full_like(v, 1 / len(v)) for k, v in probabilities.items() if k not in plain
-    }
-    assert space.derive(plain).choices == space.derive(plain | uniform).choices
-    for source in range(4):
-        one = plain | uniform | {"normal/inputs->4": nn.functional.one_hot(torch.tensor(source), 4)}
-        kept = space.derive(one).choices
-        best = plain[f"normal/{source}->4"][1:].argmax() + 1
-        assert kept[f"normal/{source}->4"] == space.operations[int(best)]
-
-
-def test_without_weights_scores_are_what_they_were() -> None:
-    scores = {"normal/0->2": torch.tensor([-1.0, 2.0]), "any/name": torch.tensor([0.5])}
-    assert edge_scores(scores) is scores
-
-
-def test_drawn_inputs_have_the_frequencies_of_a_draw_without_replacement() -> None:
-    """Node 4 of four inputs: which two are kept, from the products with what is not `none`."""
-    space = replace(PLAIN, nodes=3, operations=("none", "skip_connect", "max_pool_3x3"))
-    probabilities = random_probabilities(space, 5)
-    weights = probabilities["normal/inputs->4"]
-    masses = [float(weights[s] * probabilities[f"normal/{s}->4"][1:].sum()) for s in range(4)]
-    total = math.fsum(masses)
-    expected: Counter[frozenset[int]] = Counter()
-    for first, second in permutations(range(4), 2):
-        probability = masses[first] / total * masses[second] / (total - masses[first])
-        expected[frozenset({first, second})] += probability  # type: ignore[assignment]
-    num, source = 4000, generator(1)
-    found: Counter[frozenset[int]] = Counter()
-    for _ in range(num):
-        choices = draw_genotype(space, probabilities, source).choices
-        found[frozenset(s for s in range(4) if f"normal/{s}->4" in choices)] += 1
-    for pair, probability in expected.items():
-        deviation = math.sqrt(probability * (1 - probability) / num)
-        assert abs(found[pair] / num - probability) < 4 * deviation
-
-
-@EVERY_SPACE
-def test_derived_networks_do_not_know_of_it(space: SearchSpace) -> None:
-    genotype = derive_argmax(space, build(space).probabilities())
-    network = build_network(genotype, {"channels": 8, "cells": 3}, in_channels=3, num_classes=4)
-    assert not any(isinstance(module, EdgeNormalization) for module in network.modules())
-
-
-# Searches
-
-TINY = (
-    "batch_size=32",
-    "data.limit=128",
-    "space=darts",
-    "space.channels=4",
-    "space.cells=3",
-    "space.nodes=2",
-    "space.partial_channels=2",
-    "space.edge_normalization=true",
-    "sampler=softmax",
-    "epochs=1",
-)
-SAMPLED = ("derive=sampled", "derive.num_samples=3")
-LOCAL_SEARCH = ("derive=local_search", "derive.num_samples=3", "derive.max_evaluations=6")
-WARM_START = ("warm_start.score=parameters", "warm_start.num_samples=8")
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.mark.pictures
-def test_a_search_shows_and_saves_the_weights(run_program: Run, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    rate = "logits.learning_rate=0.1"
-    code, output = run_program("search", *TINY, rate, "epochs=2", f"run_dir={run}")
-    assert code == 0, output
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    shown = [[line[f"probability/reduce/inputs->3/{n}"] for n in range(3)] for line in lines]
-    assert all(sum(weights) == pytest.approx(1) for weights in shown) and shown[0] != shown[1]
-    assert "entropy/normal/inputs->2" in lines[-1]
-    drawn = {name.removeprefix("sampled/") for name in lines[-1] if name.startswith("sampled/")}
-    assert drawn == set(PLAIN.operations), "no inputs are drawn"
-    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
-    assert state["logits"].shape == (10 + 4, 8)
-    # What was saved is what was shown, and what was derived from.
-    supernet = build(replace(PLAIN, partial_channels=2))
-    with torch.no_grad():
-        supernet.logits.copy_(state["logits"])
-    probabilities = supernet.probabilities()
-    assert probabilities["reduce/inputs->3"].tolist() == pytest.approx(shown[-1])
-    derived = derive_argmax(PLAIN, probabilities)
-    assert Genotype.load(run / "genotype.json").choices == derived.choices
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("sampler=dirichlet", "bilevel=second_order"),
-        slow(("sampler=gumbel_softmax", "bilevel=single_level", *SAMPLED)),
-        ("bilevel.weight_samples=fair", *LOCAL_SEARCH),
-        slow(("space=gdas_frc", "space.channels=8", "precision=bf16", "kernels=plain")),
-        ("epochs=2", "pruning.epochs=[1]", "pruning.keep=[2]", *WARM_START),
-        slow(("collapse.eigenvalue_every_epochs=1", "space.partial_channels=1")),
-        slow(("space.track_running_stats=true", "space.affine=true", "space.pool_norm=true")),
-        ("derive=perturbation", "derive.num_paths=1", "derive.tuning_steps=1"),
-    ],
-    ids=",".join,
-)
-def test_it_goes_with_every_part_of_a_search(
-    run_program: Run, tmp_path: Path, overrides: tuple[str, ...]
-) -> None:
-    few = "space.operations=[none,skip_connect,sep_conv_3x3,max_pool_3x3]"
-    code, output = run_program("search", *TINY, few, *overrides, f"run_dir={tmp_path}/run")
-    assert code == 0, output
-
-
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in DENSE])
-def test_samplers_of_one_path_are_refused_in_one_line(
-    run_program: Run, tmp_path: Path, sampler: str
-) -> None:
-    run = tmp_path / "run"
-    code, output = run_program("search", *TINY, f"sampler={sampler}", f"run_dir={run}")
-    assert code == 1 and len(output.strip().splitlines()) == 1 and not run.exists()
-    assert "space.edge_normalization is learnt from mixtures of all operations" in output
-    assert f"sampler={sampler} does not run" in output and ", ".join(sorted(DENSE)) in output

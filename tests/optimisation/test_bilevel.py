@@ -2,12 +2,11 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
 import torch
-from learner_helpers import batch, batches, logits_of, make_learner
+from learner_helpers import batch, batches, logits_of, make_learner, nothing, same, weights_of
 from torch import Tensor, nn
 
 from nas.optimisation.bilevel import (
@@ -18,25 +17,9 @@ from nas.optimisation.bilevel import (
     SingleLevel,
     score_function_gradient,
 )
-from nas.optimisation.finite import NonFiniteLossError
 from nas.optimisation.optimizers import OptimizerSettings
 from nas.sampling.samplers import SAMPLERS, SampleSource
 from nas.supernet import Sample
-
-
-def nothing() -> Iterator[Batch]:
-    """A source of validation batches that must not be asked."""
-    raise AssertionError("a validation batch was taken")
-    yield batch(0)
-
-
-def weights_of(learner: Learner) -> dict[str, Tensor]:
-    named = learner.supernet.model.named_parameters()
-    return {name: p.detach().clone() for name, p in named}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 def reference_loss(learner: Learner, model: nn.Module, sample: Sample, data: Batch) -> Tensor:
@@ -372,56 +355,3 @@ def test_the_result_of_a_step_has_the_norms_of_its_logits_updates() -> None:
     learner.update_logits = noted  # type: ignore[method-assign]
     result = Alternating(learner, logits_steps=3).step(0, batch(0), batches())
     assert len(norms) == 3 and result.logits_gradient_norms == norms
-
-
-# Numbers that left the finite
-
-
-def broken(value: float) -> Batch:
-    images, labels = batch(0)
-    return torch.full_like(images, value), labels
-
-
-@pytest.mark.parametrize("sampler", list(SAMPLERS))
-@pytest.mark.parametrize(
-    "kind", [lambda learner: Alternating(learner), SingleLevel], ids=["alternating", "single"]
-)
-def test_a_training_loss_that_is_not_finite_stops_before_any_update(
-    kind: type[SingleLevel], sampler: str
-) -> None:
-    learner = make_learner(sampler, momentum=0.9)
-    weights, logits = weights_of(learner), logits_of(learner)
-    with pytest.raises(NonFiniteLossError, match=r"training loss is nan: lower the learning rate"):
-        kind(learner).step(0, broken(math.nan), batches())
-    assert same(weights, weights_of(learner)) and torch.equal(logits, logits_of(learner))
-    assert not learner.weights.optimizer.state and not learner.logits.optimizer.state
-
-
-@pytest.mark.parametrize("sampler", ["gdas", "gumbel_softmax", "softmax"])
-def test_a_validation_loss_that_is_not_finite_stops_before_the_logits_move(sampler: str) -> None:
-    learner = make_learner(sampler)
-    weights, logits = weights_of(learner), logits_of(learner)
-    alternating = Alternating(learner, order="logits_first")
-    with pytest.raises(NonFiniteLossError, match="gradient norm of the logits is nan"):
-        alternating.step(0, batch(0), iter([broken(math.nan)]))
-    assert same(weights, weights_of(learner)) and torch.equal(logits, logits_of(learner))
-
-
-def test_single_level_checks_the_logits_before_it_moves_the_weights() -> None:
-    """As on a GPU, where the loss itself is not read in the step."""
-    learner = make_learner("softmax")
-
-    class Exploding(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: object, grad: Tensor) -> Tensor:
-            return grad * math.inf
-
-    learner.loss = lambda outputs, labels: Exploding.apply(outputs).square().mean()
-    weights, logits = weights_of(learner), logits_of(learner)
-    with pytest.raises(NonFiniteLossError, match="gradient norm"):
-        SingleLevel(learner).step(0, batch(0), nothing())
-    assert same(weights, weights_of(learner)) and torch.equal(logits, logits_of(learner))
