@@ -151,6 +151,8 @@ def _close_new_handlers(kept: list[logging.Handler]) -> None:
             if handler not in kept:
                 logger.removeHandler(handler)
                 handler.close()
+    # As in a process where no program has run: its lines are in the log of `nas.search` too.
+    logging.getLogger("nas.epochs").propagate = True
 
 
 def start_program(
