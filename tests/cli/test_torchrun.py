@@ -107,6 +107,9 @@ def test_two_processes_with_an_architecture_each_are_two_groups(tmp_path: Path) 
 @pytest.mark.slow
 def test_four_processes_retrain_what_one_retrains(tmp_path: Path) -> None:
     settings = (*TINY_RETRAIN, "genotype=nasbench201_resnet", "ema_decay=0.9", "device=cpu")
+    # In channels-last PyTorch's batch norm on a CPU sums less exactly than ours for many processes:
+    # 1e-6 a step, which ReLUs make 5e-4 of in eight.
+    settings = (*settings, "channels_last=false")
     run_python("retrain.py", *settings, f"run_dir={tmp_path}/one")
     code, output = run(4, "retrain", *settings, "sync_batch_norm=true", f"run_dir={tmp_path}/four")
     assert code == 0, output
