@@ -114,10 +114,8 @@ class ChildSteps:
         self.updater = Updater(self.network.parameters(), WEIGHTS)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         images, labels = setting.batch
-        self.batch, self._autocast = (
-            (images.contiguous(memory_format=layout), labels),
-            setting.autocast,
-        )
+        self.batch = images.contiguous(memory_format=layout), labels
+        self._autocast = setting.autocast
 
     def train(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward, backward, optimiser; returns the loss."""

@@ -183,12 +183,11 @@ class Supernet:
         From the output `backward` leads to the weights; `torch.autograd.grad` does not where graphs
         run in place of the model.
         """
+        output = self._replayed(images, sample)
+        if output is not None:
+            return output
         if sample.indices is None:
             self._mix(sample, self._on_device(sample.weights))
-        elif self._graphs is not None and self._graphs.fits(
-            images, trains_logits=False, minus_sum=sample.minus_sum
-        ):
-            return self._graphs.run(images, self._options_of_modules(sample.indices))
         else:
             self._select(sample.indices, None)
             if self._nodes:
@@ -214,9 +213,9 @@ class Supernet:
             # One gate for each module rather than each name, so that its gradient needs no
             # additions on the device; `weights_gradient` adds on the host.
             handle = torch.ones(len(self._modules), device=self.device, requires_grad=True)
-            graphs, minus_sum = self._graphs, sample.minus_sum
-            if graphs and graphs.fits(images, trains_logits=True, minus_sum=minus_sum):
-                return graphs.run(images, self._options_of_modules(sample.indices), handle), handle
+            output = self._replayed(images, sample, handle)
+            if output is not None:
+                return output, handle
             self._select(sample.indices, handle.unbind(), sample.minus_sum)
         return self._run(images), handle
 
@@ -263,8 +262,17 @@ class Supernet:
             return name
         return f"{name}: {self.options[name][sample.indices[found]]}"
 
-    def _options_of_modules(self, indices: Sequence[int]) -> tuple[int, ...]:
-        return tuple(indices[row] for row in self._rows)
+    def _replayed(
+        self, images: Tensor, sample: Sample, handle: Tensor | None = None
+    ) -> Tensor | None:
+        """The output by graphs; None where there are none for this step."""
+        graphs, indices, minus_sum = self._graphs, sample.indices, sample.minus_sum
+        trains_logits = handle is not None
+        if graphs is None or indices is None:
+            return None
+        if not graphs.fits(images, trains_logits=trains_logits, minus_sum=minus_sum):
+            return None
+        return graphs.run(images, tuple(indices[row] for row in self._rows), handle)
 
     def _on_device(self, weights: Tensor) -> Tensor:
         """A copy of what is on the host, which no kernel that is under way is waited for."""

@@ -90,11 +90,8 @@ class Cell(nn.Module):
 
     def add_to(self, parts: Parts, before_last: int, last: int) -> int:
         """Adds itself to the parts of a network; returns the node of its output."""
-        nodes = [
-            parts.add(self.preprocess.input_0, before_last),
-            parts.add(self.preprocess.input_1, last),
-            *(parts.new_node() for _ in self._outputs),
-        ]
+        inputs = self.preprocess.add_to(parts, before_last, last)
+        nodes = [*inputs, *(parts.new_node() for _ in self._outputs)]
         self.edges.add_to(parts, nodes)
         return parts.add(Concatenation(), *nodes[INPUTS:])
 

@@ -94,6 +94,10 @@ class Preprocess(nn.Module):
         )
         self.input_1 = ReLUConvBN(last, channels, 1, 1, norm)
 
+    def add_to(self, parts: Parts, before_last: int, last: int) -> tuple[int, int]:
+        """Adds itself to the parts of a network; returns the nodes of its outputs."""
+        return parts.add(self.input_0, before_last), parts.add(self.input_1, last)
+
 
 class AuxiliaryHead(nn.Module):
     """The second classifier of DARTS's retraining, at 2/3 of the depth, on `[B, C, H, W]`.
@@ -165,10 +169,7 @@ class FixedReduction(nn.Module):
 
     def add_to(self, parts: Parts, before_last: int, last: int) -> int:
         """Adds itself to the parts of a network; returns the node of its output."""
-        inputs = (
-            parts.add(self.preprocess.input_0, before_last),
-            parts.add(self.preprocess.input_1, last),
-        )
+        inputs = self.preprocess.add_to(parts, before_last, last)
         branches = (*self.convs, *self.pools)
         outputs = [parts.add(b, node) for b, node in zip(branches, inputs * 2, strict=True)]
         return parts.add(Concatenation(), *outputs)
