@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf import outline
 from conf.listing import LAUNCHERS, kinds
 from nas.errors import UserError, unknown_name
+from nas.nested import flat
 
 COMMANDS = {
     "search": "nas-search",
@@ -95,7 +96,7 @@ def _settings(
         settings, chosen = outline.compose(program, given)
     except (HydraException, OmegaConfBaseException):  # it is not finished, or has a mistake
         settings, chosen = outline.compose(program, ())
-    return outline.flat(settings), chosen
+    return flat(settings), chosen
 
 
 def complete(program: str, question: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from conf import outline
 from nas.errors import unknown_name
+from nas.nested import flat
 
 WIDEST = 100
 LAUNCHERS = {
@@ -50,7 +51,7 @@ def _settings(program: str, overrides: Sequence[str]) -> Rows:
     settings, chosen = outline.compose(program, overrides)
     return [
         (f"{key}={_text(value)}", outline.meaning(program, key, chosen))
-        for key, value in outline.flat(settings).items()
+        for key, value in flat(settings).items()
         if key.removesuffix(".name") not in chosen  # it says which option of the group it is
     ]
 

@@ -8,6 +8,7 @@ from hydra.errors import HydraException, MissingConfigException
 
 from conf import outline
 from nas.errors import did_you_mean
+from nas.nested import flat
 
 _NOT_CONVERTED = re.compile(r"Value ('.*') of type '.*' could not be converted to (\w+)")
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
@@ -90,6 +91,6 @@ def known_keys(program: str, chosen: Sequence[str] = ()) -> list[str]:
 
 def all_keys(settings: Mapping[str, Any]) -> list[str]:
     """Dotted keys of nested settings, and their sections."""
-    keys = list(outline.flat(settings))
+    keys = list(flat(settings))
     parents = {key.rpartition(".")[0] for key in keys} - {""}
     return [*keys, *sorted(parents | {key.partition(".")[0] for key in parents})]

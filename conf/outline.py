@@ -244,12 +244,3 @@ def compose(program: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dic
     assert isinstance(settings_found, dict)
     del settings_found["hydra"]
     return {str(key): value for key, value in settings_found.items()}, chosen
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        is_section = isinstance(value, Mapping) and value
-        found |= flat(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": value}
-    return found

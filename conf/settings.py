@@ -16,9 +16,9 @@ from nas.data.given import GivenImages
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 from nas.files import LOCK, replace_text
+from nas.nested import flat
 from nas.sweep import SUMMARY, Result
 from nas.training.checkpoint import last_checkpoint
-from nas.training.run import flat_settings
 
 LARGEST = 2**31 - 1
 """No setting has a use for larger integers, and some are handed to code that cannot hold them."""
@@ -83,7 +83,7 @@ def checked(schema: type[Config], config: DictConfig) -> Config:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
-    for key, value in flat_settings(OmegaConf.to_container(config, resolve=True)).items():  # type: ignore[arg-type]
+    for key, value in flat(OmegaConf.to_container(config, resolve=True)).items():  # type: ignore[arg-type]
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value}: must be a finite number")
         if isinstance(value, int) and abs(value) > LARGEST:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nas.data.settings import DataSettings
 
@@ -29,7 +28,7 @@ def retraining(genotype: Path, settings: Mapping[str, str], overrides: Sequence[
 
     Args:
         genotype: File of the derived genotype.
-        settings: All of the search, as by `flat_texts`.
+        settings: All of the search, as by `nas.nested.flat_texts`.
         overrides: Of its command line.
     """
     return [f"genotype={genotype}", *_model(settings), *_images(settings, overrides)]
@@ -55,24 +54,3 @@ def _images(settings: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
         if path not in (None, "null", DOWNLOADS) and "data.path" not in told:
             given.insert(1, f"data.path={path}")
     return given
-
-
-def flat_texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as texts by dotted key, written as on the command line."""
-    texts: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            texts |= flat_texts(value, f"{prefix}{key}.")
-        else:
-            texts[f"{prefix}{key}"] = _text(value)
-    return texts
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
-    return str(value)

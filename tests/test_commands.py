@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.commands import command_for, flat_texts, retraining
+from nas.commands import command_for, retraining
+from nas.nested import flat_texts
 
 GENOTYPE = Path("runs/mine/genotype.json")
 
@@ -23,17 +24,6 @@ def test_a_command_is_like_the_one_that_was_given(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [started])
     assert command_for("retrain") == expected
-
-
-def test_settings_are_written_as_on_a_command_line() -> None:
-    nested = {"seed": 1, "data": {"mean": [0.5, None], "path": None, "flip": True}, "empty": {}}
-    assert flat_texts(nested) == {
-        "seed": "1",
-        "data.mean": "[0.5, null]",
-        "data.path": "null",
-        "data.flip": "true",
-        "empty": "{}",
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """The model card of an export: `README.md`, for whoever is handed the folder."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from nas.data.loaders import IMAGENET
 from nas.deploy.description import Difference, ModelDescription
 from nas.deploy.formats import FORMATS, INPUT, OUTPUT
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text
+from nas.nested import flat
 
 PICTURE = "cell.png"
 
@@ -130,9 +130,11 @@ def _data(description: ModelDescription) -> str:
 def _recipe(description: ModelDescription) -> str:
     if not description.recipe:
         return ""
+    settings = flat(description.recipe).items()
+    rows = {f"`{name}`": _plain(value) for name, value in settings if value is not None}
     return (
         f"Settings of `retrain.py` (one-path-nas {description.release}); those of another "
-        f"optimiser or schedule have no effect.\n\n{_table(_flat(description.recipe))}"
+        f"optimiser or schedule have no effect.\n\n{_table(rows)}"
     )
 
 
@@ -182,16 +184,6 @@ def _limits(description: ModelDescription) -> list[str]:
     if size <= _IS_PHOTO_SIZED:
         limits.append(f"Whatever is smaller than a pixel at {size}x{size} is lost.")
     return limits
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    rows: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            rows |= _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            rows[f"`{prefix}{name}`"] = _plain(value)
-    return rows
 
 
 def _section(title: str, text: str) -> str:

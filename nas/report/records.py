@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from nas.commands import flat_texts
 from nas.cost.costs import UNITS
 from nas.deploy.description import DESCRIPTION, GENOTYPE, ModelDescription
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.monitor.history import History
 from nas.monitor.run_log import METRICS_FILE
+from nas.nested import flat_texts
 from nas.sweep import SUMMARY, Result
 
 NOT_A_SETTING = ("seed", "run_dir", "resume")

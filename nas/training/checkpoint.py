@@ -13,6 +13,7 @@ import torch
 
 from nas.errors import UserError
 from nas.files import replacing, temporary_of
+from nas.nested import flat
 
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"
@@ -194,7 +195,10 @@ def check_same_settings(
     Raises:
         UserError: other keys differ; it names them with both values.
     """
-    before, now = _flat(saved), _flat(present)
+    before, now = (
+        {key: value for key, value in flat(settings).items() if value != {}}
+        for settings in (saved, present)
+    )
     names = tuple(override.lstrip("+").partition("=")[0] for override in asked_for)
     is_new = {
         key
@@ -245,13 +249,3 @@ def set_rng_state(state: State, generator: torch.Generator | None = None) -> Non
         torch.cuda.set_rng_state_all(state["cuda"])
     if generator is not None:
         generator.set_state(state["sampler"])
-
-
-def _flat(settings: State, prefix: str = "") -> State:
-    flat: State = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

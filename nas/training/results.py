@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from nas.commands import command_for, flat_texts, retraining
+from nas.commands import command_for, retraining
 from nas.cost.budget import FrontPoint
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.files import replace_text
@@ -22,6 +22,7 @@ from nas.monitor.history import History
 from nas.monitor.network_drawing import draw_network, title_of
 from nas.monitor.panels import draw_curves
 from nas.monitor.search import log_genotype
+from nas.nested import flat_texts
 from nas.network import Cost
 from nas.outline import outline, parts_of
 from nas.release import release

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -285,18 +285,3 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> torch.Generato
         # cuBLAS reads it when it starts; without it its results may vary.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.Generator().manual_seed(seed)
-
-
-def flat_settings(
-    settings: Mapping[str, object], prefix: str = ""
-) -> dict[str, str | float | int | bool]:
-    """Nested settings as flat ones with dotted keys, in types that TensorBoard can show."""
-    flat: dict[str, str | float | int | bool] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flat_settings(value, f"{prefix}{key}.")
-        elif isinstance(value, str | float | int | bool):
-            flat[prefix + key] = value
-        elif value is not None:
-            flat[prefix + key] = str(value)
-    return flat

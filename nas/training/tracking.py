@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from nas.monitor.summaries import Setting
-from nas.training.run import flat_settings
+from nas.nested import flat
 
 ALWAYS_COMPARED = (
     "genotype",
@@ -36,13 +36,12 @@ def compared_settings(
         settings: All of a run, nested.
         overrides: Of its command line.
     """
-    flat = flat_settings(settings)
     texts = [override.lstrip("+~").partition("=")[::2] for override in overrides]
     given = {name: value for name, value in texts if value}
     shown: dict[str, Setting] = {}
     if "experiment" in given:
         shown["experiment"] = given["experiment"]
-    for name, value in flat.items():
+    for name, value in _shown(settings).items():
         is_given = name in given or (name.endswith(".name") and name.removesuffix(".name") in given)
         if (is_given or name in ALWAYS_COMPARED) and name not in NEVER_COMPARED:
             shown[name] = value
@@ -53,7 +52,7 @@ def compared_settings(
 def run_text(program: str, settings: Mapping[str, object], overrides: Sequence[str]) -> str:
     """How a run was started and what it was set to, as Markdown."""
     command = shlex.join(["python", f"{program}.py", *overrides])
-    rows = [f"| {name} | {_cell(value)} |" for name, value in flat_settings(settings).items()]
+    rows = [f"| {name} | {_cell(value)} |" for name, value in _shown(settings).items()]
     return "\n".join([f"    {command}", "", "| setting | value |", "| --- | --- |", *rows])
 
 
@@ -61,6 +60,15 @@ def result_text(rows: Sequence[tuple[str, str]]) -> str:
     """What a run came to, as Markdown."""
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows]
     return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def _shown(settings: Mapping[str, object]) -> dict[str, Setting]:
+    """All that is set, by dotted key, in types that TensorBoard can show."""
+    return {
+        name: value if isinstance(value, Setting) else str(value)
+        for name, value in flat(settings).items()
+        if value not in (None, {})
+    }
 
 
 def _cell(value: object) -> str:

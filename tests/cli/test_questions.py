@@ -20,6 +20,7 @@ from conf.schema import SCHEMAS, register_schemas
 from nas.deriving.scores import SCORES
 from nas.errors import UserError
 from nas.genotype.published import ABOUT, PUBLISHED
+from nas.nested import flat
 from nas.ops import OPERATIONS
 
 Run = Callable[..., tuple[int, str]]
@@ -37,7 +38,7 @@ def test_a_page_of_help_has_all_groups_and_fits_the_terminal(
     for group, first in outline.groups(program).items():
         assert f"\n  {group} " in text
         assert first is None or f"[{first}]" in text
-    known = outline.flat(outline.compose(program, ())[0])
+    known = flat(outline.compose(program, ())[0])
     for key in PAGES[program].settings:
         assert key in known
         assert outline.meaning(program, key, {}), f"{key} has no comment"
@@ -114,7 +115,7 @@ def test_the_outline_has_the_fields_of_the_schemas(name: str) -> None:
     real = OmegaConf.to_container(OmegaConf.structured(SCHEMAS[name]))
     assert isinstance(real, dict)
     found = outline.plain(outline.schemas()[name])
-    assert list(outline.flat(found)) == list(outline.flat(real)) or "???" in real.values()
+    assert list(flat(found)) == list(flat(real)) or "???" in real.values()
     assert list(found) == list(real)
     for key, value in found.items():
         assert value == real[key] or "???" in (value, real[key])

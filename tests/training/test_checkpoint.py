@@ -184,7 +184,7 @@ def test_settings_that_differ_are_named_with_both_values(path: Path) -> None:
 
 
 def test_settings_of_a_newer_release_may_be_there_unless_they_are_asked_for(path: Path) -> None:
-    saved = {"seed": 1, "bilevel": {"name": "first_order"}}
+    saved = {"seed": 1, "bilevel": {"name": "first_order"}, "new": {}}
     present = {"seed": 1, "bilevel": {"name": "first_order", "groups": 1}, "new": {"a": 1}}
     check_same_settings(path, saved, present, frozenset(), ["epochs=3", "news.a=1"])
     for override in ("bilevel.groups=1", "new=group", "+new.a=1"):

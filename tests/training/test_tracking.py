@@ -7,7 +7,13 @@ SETTINGS = {
     "epochs": 50,
     "run_dir": "runs/x",
     "device": "cpu",
-    "space": {"name": "darts", "channels": 16, "operations": ["none", "skip_connect"]},
+    "resume": None,
+    "space": {
+        "name": "darts",
+        "arguments": {},
+        "channels": 16,
+        "operations": ["none", "skip_connect"],
+    },
     "sampler": {"name": "gdas", "temperature_start": 10.0},
     "weights": {"name": "sgd", "learning_rate": 0.025},
     "benchmark": {"nasbench201": "table.csv", "epochs": 200},
@@ -49,6 +55,7 @@ def test_texts_say_how_a_run_was_started_and_what_it_came_to() -> None:
     text = run_text("search", SETTINGS, ["space=darts", "data.path=a folder"])
     assert text.startswith("    python search.py space=darts 'data.path=a folder'\n")
     assert "| space.channels | <code>16</code> |" in text
+    assert "resume" not in text and "arguments" not in text, "nothing is set there"
     # A bar of a genotype would end the cell of the table.
     text = result_text([("genotype", "|none~0|")])
     assert "&#124;none~0&#124;" in text
