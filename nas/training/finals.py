@@ -40,8 +40,8 @@ class Finals:
         num_trainings: Trainings at most. After the finalists come the neighbours of the best, as
             long as one of them is better.
         steps: Of a training.
-        num_in_playoff: How many of the best are trained once more, for longer; 0 for none.
-        playoff_steps: Of such a training.
+        num_in_playoff: How many of the best are trained for longer; 0 for none.
+        playoff_steps: Of such a training, those of before included.
         sizes: Sizes of their network by name; what is missing has the space's default.
         weights: Their optimiser; the learning rate stays as it is.
         seed: Of the initial weights, the same for all.
@@ -63,7 +63,8 @@ class Finals:
     @property
     def max_steps(self) -> int:
         """Steps of all networks together, at most."""
-        return self.num_trainings * self.steps + self.num_in_playoff * self.playoff_steps
+        further = max(self.playoff_steps - self.steps, 0)
+        return self.num_trainings * self.steps + self.num_in_playoff * further
 
 
 def hold(
@@ -81,8 +82,8 @@ def hold(
     it is meant for, but what learns fastest at first need not end best. Standard scores count:
     among neighbours the jury tells chance differences, and a training now and then a large one.
 
-    What stands at the top at the end differs by less than chance. So the best few are trained once
-    more, for longer, which weighs as much as all before, in the scale of the trainings before. It
+    What stands at the top at the end differs by less than chance. So the best few are trained on,
+    for longer, which weighs as much as all before, in the scale of the trainings before. It
     says most about the network that is wanted, but one and the same network ends at another loss
     with another seed: a lead within that must not overrule all else.
 
@@ -100,8 +101,10 @@ def hold(
         of the play-off have that of the play-off after it, and it is in their standing.
     """
 
+    trainings = Trainings(finals, run, on_step)
+
     def minus_losses(genotypes: Sequence[Genotype], steps: int) -> list[float]:
-        losses = train(finals, run, genotypes, steps, on_step)
+        losses = trainings.losses(genotypes, steps)
         loss, best = min(zip(losses, map(genotype_text, genotypes), strict=True))
         on_round(f"{len(genotypes)} trained for {steps} steps, lowest loss {loss:.3f}: {best}")
         return [-loss for loss in losses]
@@ -148,37 +151,70 @@ def _spread(values: Sequence[float]) -> float:
     return float(np.std([value for value in values if math.isfinite(value)] or [0.0])) or 1.0
 
 
-def train(
-    finals: Finals,
-    run: Search,
-    genotypes: Sequence[Genotype],
-    steps: int,
-    on_step: Callable[[int], None] = lambda num_networks: None,
-) -> list[float]:
-    """The loss per image of each genotype's network in the second half of its steps.
+class Trainings:
+    """Networks that are trained side by side; one that is asked for again goes on where it was.
 
-    Summed over a training it ranks architectures better than the accuracy after it does (Ru et al.,
-    2021, "Speedy Performance Estimation for Neural Architecture Search", arXiv:2006.04492). Within
-    one epoch each loss is that of images not seen before. A network that diverges has an infinite
-    one.
+    It keeps the weights and momentum of all of them, which is little beside what a step needs.
     """
-    entrants = [_Entrant(finals, run, genotype) for genotype in genotypes]
-    one_by_one: Callable[..., Iterable[None]] = map
-    with _side_by_side(run.supernet.device) as at_once:
-        for_each = one_by_one
-        for number, batch in enumerate(islice(Cycle(run.data.train), steps)):
-            before = torch.get_rng_state()
-            for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), entrants):
-                pass
-            # Draws (dropout) come from one generator: in which order must not depend on threads.
-            if number == 0 and torch.equal(before, torch.get_rng_state()):
-                for_each = at_once
-            on_step(len(entrants))
-    return [entrant.loss() for entrant in entrants]
+
+    def __init__(
+        self,
+        finals: Finals,
+        run: Search,
+        on_step: Callable[[int], None] = lambda num_networks: None,
+    ) -> None:
+        """Args:
+        finals: How they are trained.
+        run: The search, whose training images and first batches all of them see.
+        on_step: Called with the number of networks that have made a step.
+        """
+        self._finals, self._run, self._on_step = finals, run, on_step
+        self._entrants: dict[str, _Entrant] = {}
+
+    def losses(self, genotypes: Sequence[Genotype], steps: int) -> list[float]:
+        """The loss per image of each genotype's network in the second half of its first `steps`.
+
+        Summed over a training it ranks architectures better than the accuracy after it does (Ru et
+        al., 2021, "Speedy Performance Estimation for Neural Architecture Search",
+        arXiv:2006.04492). Within one epoch each loss is that of images not seen before. A network
+        that diverges has an infinite one.
+        """
+        entrants = [self._entrant(genotype) for genotype in genotypes]
+        self._train(list(dict.fromkeys(entrants)), steps)
+        return [entrant.loss(steps) for entrant in entrants]
+
+    def _entrant(self, genotype: Genotype) -> "_Entrant":
+        name = genotype_text(genotype)
+        if name not in self._entrants:
+            self._entrants[name] = _Entrant(self._finals, self._run, genotype)
+        return self._entrants[name]
+
+    def _train(self, entrants: Sequence["_Entrant"], steps: int) -> None:
+        start = min(entrant.num_steps for entrant in entrants)
+        batches = islice(Cycle(self._run.data.train, start), max(steps - start, 0))
+        one_by_one: Callable[..., Iterable[None]] = map
+        with _side_by_side(self._run.supernet.device) as at_once:
+            for_each = one_by_one
+            for number, batch in enumerate(batches, start):
+                due = [entrant for entrant in entrants if entrant.num_steps == number]
+                before = torch.get_rng_state()
+                for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), due):
+                    pass
+                # Draws (dropout) come from one generator: in which order must not depend on
+                # threads.
+                if number == start and torch.equal(before, torch.get_rng_state()):
+                    for_each = at_once
+                self._on_step(len(due))
+        for entrant in entrants:
+            entrant.rest()
 
 
 class _Entrant:
-    """A network in training."""
+    """A network in training.
+
+    Attributes:
+        num_steps: How many it has made.
+    """
 
     def __init__(self, finals: Finals, run: Search, genotype: Genotype) -> None:
         info = run.data.info
@@ -193,16 +229,19 @@ class _Entrant:
         # Models of users may decide by what they compute, which a graph cannot; and of optimisers
         # SGD alone keeps all that changes on the device.
         is_constant = not isinstance(run.space, Custom) and finals.weights.name == "sgd"
-        device = run.supernet.device
-        self._graphed = None
-        if finals.graphs and device.type == "cuda" and is_constant:
-            self._graphed = GraphedStep(self._train, device)
+        self._device = run.supernet.device
+        self._has_graph = finals.graphs and self._device.type == "cuda" and is_constant
+        self._graphed: GraphedStep | None = None
         self._losses: list[Tensor] = []
         self._has_diverged = False
+        self.num_steps = 0
 
     def step(self, batch: Batch) -> None:
+        self.num_steps += 1
         if self._has_diverged:
             return
+        if self._has_graph and self._graphed is None:
+            self._graphed = GraphedStep(self._train, self._device)
         step = self._train if self._graphed is None else self._graphed
         try:
             self._losses.append(step(*batch))
@@ -216,12 +255,14 @@ class _Entrant:
         self._updater.step()
         return loss.detach()
 
-    def loss(self) -> float:
+    def rest(self) -> None:
+        """Lets go of what only steps need: a graph has much memory, and the two hold each other."""
         if self._graphed is not None:
             self._graphed.join()
-        loss = math.inf if self._has_diverged else mean_of_second_half(self._losses)
-        self._graphed = None  # its graph has much memory, and the two hold each other
-        return loss
+        self._graphed = None
+
+    def loss(self, steps: int) -> float:
+        return math.inf if self._has_diverged else mean_of_second_half(self._losses[:steps])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import statistics
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from nas.kernels.graphs import GraphedStep
 from nas.network import build_network
 from nas.optimisation.optimizers import OptimizerSettings
 from nas.spaces import NASBench201
-from nas.training.finals import Finals, _Entrant, hold, train
+from nas.training.finals import Finals, Trainings, _Entrant, hold
 from nas.training.search import Search
 
 FINALS = Finals(
@@ -55,6 +56,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def search(folder: Path) -> Search:
     return load_search(folder)
+
+
+def train(finals: Finals, search: Search, genotypes: Sequence[Genotype], steps: int) -> list[float]:
+    return Trainings(finals, search).losses(genotypes, steps)
 
 
 def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> None:
@@ -103,7 +108,8 @@ def test_a_network_that_was_trained_as_graphs_leaves_no_memory(search: Search) -
     entrant._graphed = GraphedStep(entrant._train, torch.device("cpu"))
     network = weakref.ref(entrant._network)
     entrant.step(next(iter(search.data.train.epoch(0))))
-    assert math.isfinite(entrant.loss())
+    entrant.rest()
+    assert math.isfinite(entrant.loss(1))
     del entrant
     assert network() is None, "waits for the garbage collector, and its graph with it"
 
@@ -111,7 +117,7 @@ def test_a_network_that_was_trained_as_graphs_leaves_no_memory(search: Search) -
 def test_a_training_may_take_more_than_an_epoch(search: Search) -> None:
     epoch = search.data.train.num_batches
     steps: list[int] = []
-    (longer,) = train(FINALS, search, [CONVS], 4 * epoch, steps.append)
+    (longer,) = Trainings(FINALS, search, steps.append).losses([CONVS], 4 * epoch)
     assert len(steps) == 4 * epoch
     assert longer < train(FINALS, search, [CONVS], epoch)[0]
 
@@ -122,13 +128,25 @@ def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int
     steps: list[int] = []
     torch.set_num_threads(threads)
     try:
-        together = train(FINALS, search, [CONVS, SKIPS, CONVS], 3, steps.append)
+        together = Trainings(FINALS, search, steps.append).losses([CONVS, SKIPS, CONVS], 3)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     alone = [*train(FINALS, search, [CONVS], 3), *train(FINALS, search, [SKIPS], 3)]
     assert together == pytest.approx([*alone, alone[0]], rel=1e-4)
-    assert together[0] == together[2] and steps == [3, 3, 3]
+    assert together[0] == together[2] and steps == [2, 2, 2]
+
+
+def test_who_is_asked_for_again_goes_on_as_if_never_stopped(search: Search) -> None:
+    steps: list[int] = []
+    trainings = Trainings(FINALS, search, steps.append)
+    first = trainings.losses([CONVS], 3)
+    both = trainings.losses([CONVS, SKIPS], 7)
+    assert first == train(FINALS, search, [CONVS], 3)
+    assert both == train(FINALS, search, [CONVS, SKIPS], 7)
+    assert steps == [1] * 3 + [1] * 3 + [2] * 4
+    assert trainings.losses([SKIPS], 4) == train(FINALS, search, [SKIPS], 4), "has more already"
+    assert len(steps) == 10
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
@@ -198,7 +216,7 @@ def test_a_playoff_is_added_to_the_standing(search: Search) -> None:
         assert same.standing == pytest.approx(judged.standing + lead / spread)
         assert same.values == (*judged.values, pytest.approx(-loss))
     assert found[0].standing > found[1].standing
-    assert sum(steps) == finals.max_steps == 3 * 3 + 2 * 4
+    assert sum(steps) == finals.max_steps == 3 * 3 + 2 * 1, "they go on after the third step"
     assert [line.split(",")[0] for line in lines] == [
         "3 trained for 3 steps",
         "2 trained for 4 steps",
@@ -221,9 +239,7 @@ def test_a_playoff_overrules_by_a_clear_lead_only(
     winner: Genotype,
 ) -> None:
     losses = {FINALS.steps: [2.0, 2.1, 2.3], FINALS.playoff_steps: playoff_losses}
-    monkeypatch.setattr(
-        "nas.training.finals.train", lambda finals, run, genotypes, steps, on_step: losses[steps]
-    )
+    monkeypatch.setattr(Trainings, "losses", lambda self, genotypes, steps: losses[steps])
     ranked = [Judged(g, (), 0.0) for g in (SKIPS, CONVS, with_none(CONVS))]
     finals = replace(FINALS, num_finalists=3, num_trainings=3, num_in_playoff=2)
     found = hold(finals, search, ranked, Jury([], KEY), lambda _: ())
