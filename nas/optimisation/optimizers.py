@@ -108,11 +108,19 @@ class Updater:
         settings: OptimizerSettings,
         *,
         update_unsampled: bool = False,
+        fused: bool = False,
     ) -> None:
+        """Args:
+        parameters: What is updated.
+        settings: How.
+        update_unsampled: Also what has no gradient.
+        fused: With one kernel. The same parameters must have gradients each time, in their own
+            memory layout: of others PyTorch's kernels for a CPU make nonsense without a word.
+        """
         self.parameters = list(parameters)
         self.settings, self.factor = settings, 1.0
         self._update_unsampled = update_unsampled
-        self.optimizer = _build(self.parameters, settings)
+        self.optimizer = _build(self.parameters, settings, fused)
 
     def restarted(self, learning_rate: float) -> "Updater":
         """A new one of the same parameters, without momentum, whose rate stays as it is given.
@@ -158,7 +166,9 @@ class Updater:
         self.zero_grad()
 
 
-def _build(parameters: list[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _build(
+    parameters: list[Tensor], settings: OptimizerSettings, fused: bool
+) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.name == "sgd":
         return torch.optim.SGD(
@@ -167,7 +177,8 @@ def _build(parameters: list[Tensor], settings: OptimizerSettings) -> torch.optim
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             weight_decay=decay,
+            fused=fused or None,  # None: as PyTorch sees fit
         )
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
     betas = (settings.beta1, settings.beta2)
-    return kind(parameters, lr=rate, betas=betas, weight_decay=decay)
+    return kind(parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused or None)

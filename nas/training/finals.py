@@ -224,13 +224,16 @@ class _Entrant:
                 genotype, finals.sizes, in_channels=info.in_channels, num_classes=info.num_classes
             )
         self._network = to_device(network, run.supernet.device, finals.channels_last).train()
-        self._updater = Updater(self._network.parameters(), finals.weights)
-        self._learner = run.learner
-        # Models of users may decide by what they compute, which a graph cannot; and of optimisers
-        # SGD alone keeps all that changes on the device.
-        is_constant = not isinstance(run.space, Custom) and finals.weights.name == "sgd"
-        self._device = run.supernet.device
-        self._has_graph = finals.graphs and self._device.type == "cuda" and is_constant
+        self._learner, self._device = run.learner, run.supernet.device
+        # Models of users may decide by what they compute, what then has gradients too.
+        is_constant, on_gpu = not isinstance(run.space, Custom), self._device.type == "cuda"
+        # One kernel on a CPU: many, each called from Python, hold up the networks beside this one.
+        self._updater = Updater(
+            self._network.parameters(), finals.weights, fused=is_constant and not on_gpu
+        )
+        # Of optimisers SGD alone keeps all that changes on the device.
+        is_sgd = finals.weights.name == "sgd"
+        self._has_graph = finals.graphs and on_gpu and is_constant and is_sgd
         self._graphed: GraphedStep | None = None
         self._losses: list[Tensor] = []
         self._has_diverged = False

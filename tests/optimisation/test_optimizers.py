@@ -267,6 +267,31 @@ def test_nesterov_without_momentum_is_refused_only_for_sgd() -> None:
     assert isinstance(Updater(parameters(), adam).optimizer, torch.optim.Adam)
 
 
+# One kernel for all
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_one_kernel_updates_as_many_do(name: str) -> None:
+    """A network with convolutions in channels-last memory and one that no gradient reaches."""
+    chosen = OptimizerSettings(name=name, nesterov=name == "sgd", weight_decay=0.1, clip_norm=1.0)
+    networks = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        # Without a bias before the norm: its gradient is rounding, which Adam makes large.
+        convs = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.Conv2d(4, 2, 1)
+        network = torch.nn.Sequential(convs[0], torch.nn.BatchNorm2d(4), convs[1])
+        network = network.to(memory_format=torch.channels_last)
+        updater = Updater([*network.parameters(), *parameters()], chosen, fused=fused)
+        for step in range(4):
+            source = torch.Generator().manual_seed(step)
+            images = torch.randn(2, 3, 6, 6, generator=source)
+            network(images.to(memory_format=torch.channels_last)).square().sum().backward()
+            updater.step()
+        networks.append(network)
+    for plain, fused_one in zip(*(n.parameters() for n in networks), strict=True):
+        torch.testing.assert_close(fused_one, plain)
+
+
 # Starting anew
 
 
