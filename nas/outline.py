@@ -15,6 +15,7 @@ from nas.network import build_network, num_parameters
 from nas.spaces import SPACES
 from nas.spaces.darts import Cell as DartsCell
 from nas.spaces.nasbench201 import Cell as NasBenchCell
+from nas.spaces.space import without_weights
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ def _options(
     )
     if space.has_cells:
         return {}
-    with torch.device("meta"):
-        supernet = space.build_supernet()
+    supernet = without_weights(space.build_supernet)
     return {
         path: genotype.choices[module.name]
         for path, module in supernet.named_modules()

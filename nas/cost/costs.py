@@ -7,6 +7,7 @@ It is fitted to random genotypes and exact where costs add up, as in cell spaces
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from nas.genotype import Genotype
 from nas.network import network_cost, num_parameters
 from nas.registry import Registry
 from nas.sampling.gumbel import gumbel_noise
-from nas.spaces.space import SearchSpace
+from nas.spaces.space import SearchSpace, without_weights
 
 CountCost = Callable[[nn.Module, int, int], float]
 """(plain network, channels of the images, pixels a side) -> cost."""
@@ -93,17 +94,9 @@ class CostModel:
     def __call__(self, genotype: Genotype) -> float:
         key = tuple(sorted(genotype.choices.items()))
         if key not in self._known:
-            self._known[key] = self._count(self._network(genotype), *self._image)
+            network = without_weights(partial(self._build, genotype))
+            self._known[key] = self._count(network, *self._image)
         return self._known[key]
-
-    def _network(self, genotype: Genotype) -> nn.Module:
-        """Without its weights, where the model can be built so."""
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"):
-                    return self._build(genotype)
-            except (NotImplementedError, RuntimeError):  # it reads a number from a tensor
-                return self._build(genotype)
 
 
 @dataclass(frozen=True)

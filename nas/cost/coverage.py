@@ -10,6 +10,7 @@ from nas.choice import Choice, Decision, Repeat, decisions
 from nas.genotype import Genotype
 from nas.monitor.console import Progress
 from nas.spaces import SearchSpace
+from nas.spaces.space import without_weights
 from nas.values import Value
 
 PATIENCE = 50
@@ -23,9 +24,7 @@ class Draw:
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space = space
-        # A model of the user's may draw its weights from the global generator.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            self.model = space.build_supernet()
+        self.model = without_weights(space.build_supernet)
         self._names = tuple(decisions(self.model))
         self._generator = torch.Generator().manual_seed(seed)
 

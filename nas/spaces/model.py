@@ -6,13 +6,13 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nas.choice import decisions
 from nas.errors import UserError
 from nas.genotype import Genotype, Key, Size
 from nas.plain import check_choices, derive, reached
+from nas.spaces.space import without_weights
 
 
 class ModelSpace(ABC):
@@ -33,9 +33,8 @@ class ModelSpace(ABC):
 
     @cached_property
     def _model(self) -> nn.Module:
-        """The model without weights, its choices named."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = self.build_supernet()
+        """The model, without weights if it can be; its choices have their names."""
+        model = without_weights(self.build_supernet)
         decisions(model)
         return model
 

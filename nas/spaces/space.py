@@ -1,9 +1,11 @@
 """The interface that every search space has, and the registry of spaces."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
@@ -48,6 +50,20 @@ class SearchSpace(Protocol):
 
 
 SPACES: Registry[type] = Registry("space")
+
+
+def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` makes, on PyTorch's meta device if it can; no generator moves.
+
+    A model of the user's may read numbers from tensors while it is made, as in
+    `[rate.item() for rate in torch.linspace(0, 0.1, depth)]`, and there they have none: it gets its
+    weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Of the many kinds of errors that PyTorch raises; what else is wrong comes once more.
+        with suppress(Exception), torch.device("meta"):
+            return build()
+        return build()
 
 
 def other_operations(genotype: Genotype, allowed: Iterable[str]) -> Iterator[Genotype]:

@@ -16,6 +16,7 @@ from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.monitor.console import Progress
 from nas.spaces import SearchSpace
+from nas.spaces.space import without_weights
 from nas.training.run import autocast_for, to_device
 
 QUANTILE = 0.05
@@ -103,8 +104,7 @@ class Profiler:
         """Genotypes that together run all operations."""
 
         def keys_of(genotype: Genotype) -> list[str]:
-            with torch.device("meta"):
-                network = self.space.build_network(genotype)
+            network = without_weights(partial(self.space.build_network, genotype))
             return operation_keys(network, self.conditions)
 
         return cover(draw, keys_of, genotypes)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from toy_models import SmallNet
 
+from nas.cost.costs import CostModel, parameters
+from nas.cost.coverage import Draw
 from nas.deriving.deriver import derive_argmax, draw_genotype
 from nas.errors import UserError
 from nas.genotype import Genotype
@@ -51,6 +53,16 @@ def test_genotypes_are_the_best_options_and_their_neighbours() -> None:
         assert len(set(other.choices.items()) - set(BEST.items())) == 1
     found = derive_argmax(SPACE, {name: row.softmax(0) for name, row in scores(BEST).items()})
     assert found.confidence["width"].margin > 0
+
+
+def test_a_model_may_read_numbers_from_tensors_while_it_is_made() -> None:
+    space = Custom(1, 5, "toy_models.ReadsNumbers")
+    before = torch.get_rng_state()
+    genotype = space.derive({"conv": torch.tensor([0.0, 1.0]), "drop": torch.tensor([1.0, 0.0])})
+    assert genotype.choices == {"conv": "1x1", "drop": "0.0"}
+    assert set(Draw(space, 0)().choices) == {"conv", "drop"}
+    assert CostModel(space.build_network, parameters, 1, 8)(genotype) == (4 + 4) + 5 * (4 + 1)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_drawn_genotypes_have_the_frequencies_of_their_options() -> None:
