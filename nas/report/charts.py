@@ -71,7 +71,7 @@ def chart(
     ys = [y for line in drawn for _, y in line.points]
     x_ticks = ticks(min(xs), max(xs), size.ticks_x, whole=x_label == "epoch")
     y_ticks = ticks(*(y_range or (min(ys), max(ys))), size.ticks_y)
-    y_texts = tick_labels(y_ticks)
+    x_texts, y_texts = tick_labels(x_ticks), tick_labels(y_ticks)
     room = _PER_CHAR * max(map(len, y_texts)) + 6
     placed = replace(size, left=max(size.left, room))
     plot = _Plot(placed, (min(xs), max(xs)), (y_ticks[0], y_ticks[-1]))
@@ -80,7 +80,11 @@ def chart(
         "svg",
         tag("title", f"{title}. {shown}"),
         *(plot.y_tick(y, text) for y, text in zip(y_ticks, y_texts, strict=True)),
-        *(plot.x_tick(value) for value in x_ticks if min(xs) <= value <= max(xs)),
+        *(
+            plot.x_tick(x, text)
+            for x, text in zip(x_ticks, x_texts, strict=True)
+            if min(xs) <= x <= max(xs)
+        ),
         *(plot.line(line) for line in sorted(drawn, key=lambda line: line.weight == "bold")),
         viewBox=f"0 0 {size.width:g} {size.height:g}",
         role="img",
@@ -169,8 +173,8 @@ class _Plot:
         text = tag("text", label, x=self._size.left - 5, y=f"{y + 3.5:.1f}", class_="y")
         return tag("g", line, text)
 
-    def x_tick(self, value: float) -> Markup:
-        return tag("text", short(value), x=f"{self._x(value):.1f}", y=self._bottom + 15, class_="x")
+    def x_tick(self, value: float, label: str) -> Markup:
+        return tag("text", label, x=f"{self._x(value):.1f}", y=self._bottom + 15, class_="x")
 
     def line(self, line: Line) -> Markup:
         points = _thinned(line.points)

@@ -236,13 +236,14 @@ def _front(run: RunRecord) -> Markup | None:
             f"{run.folder / 'front.csv'}: not a front of costs and accuracies"
         ) from None
     best = [(x, y) for x, y, is_best in points if is_best]
+    counted = run.cost or cost.replace("_", " ")
     drawing = chart(
-        f"validation accuracy, %, against {cost.replace('_', ' ')}",
+        f"validation accuracy, %, against {counted}",
         [Line("nothing is better in both", best, 0, dots=True)],
-        x_label=cost.replace("_", " "),
+        x_label=counted,
     )
     kept = [[row[cost], row[accuracy], row[architecture]] for row in rows if row[on_front] == "1"]
-    head = [cost.replace("_", " "), "validation accuracy, %", "architecture"]
+    head = [counted, "validation accuracy, %", "architecture"]
     return section(
         "Accuracy and cost",
         tag("div", drawing, class_="charts"),

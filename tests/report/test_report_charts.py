@@ -53,6 +53,13 @@ def test_long_labels_of_ticks_are_not_cut() -> None:
     assert label.text and float(label.attrib["x"]) >= 6.5 * len(label.text)
 
 
+def test_labels_below_a_narrow_range_differ() -> None:
+    points = [(1_234_000.0, 1.0), (1_234_900.0, 2.0)]
+    figure = ElementTree.fromstring(chart("accuracy", [Line("a", points, 0)], x_label="parameters"))
+    labels = [text.text for text in figure.iter("text") if text.get("class") == "x"]
+    assert labels == ["1.2340 M", "1.2342 M", "1.2344 M", "1.2346 M", "1.2348 M"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.60712, "0.6071"), (224442, "224.4 k"), (1844864, "1.845 M"), (3e9, "3 G")],

@@ -90,6 +90,16 @@ def test_a_cost_is_named_with_its_unit(tmp_path: Path) -> None:
     assert "<figcaption>cost: latency, ms<" in page
 
 
+def test_the_front_names_the_unit_of_the_cost(tmp_path: Path) -> None:
+    run = write_search(tmp_path / "run", settings={"budget": {"name": "activation_memory"}})
+    rows = ["activation_memory,validation_accuracy,on_front,architecture", "11,50,1,a", "12,60,1,b"]
+    (run / "front.csv").write_text("\n".join(rows))
+    main([str(run)])
+    page, _ = checked(run / "report.html")
+    assert "<figcaption>validation accuracy, %, against activation memory, KiB<" in page
+    assert '<th scope="col" class="number">activation memory, KiB<' in page
+
+
 def test_layers_are_no_cells(tmp_path: Path) -> None:
     run = write_search(tmp_path / "run")
     layers = Genotype("mobilenet", ("skip", "k3_e3"), {"stage1/layer1": "k3_e3"})
