@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from conf.failures import without_code
 from conf.together import MULTIRUN, fail
+from nas.commands import without_code
 from nas.training.checkpoint import last_checkpoint, saved_overrides
 
 

@@ -19,8 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from conf import sweeps
 
 WANTS_TRACEBACK = "HYDRA_FULL_ERROR"
-NAMES_OF_CODE = ("hydra", "-", "space.model", "network.model", "benchmark.nasbench201")
-"""What could be imported or unpickled: a user may type it, a file must not bring it."""
 
 
 def explain(error: Exception) -> str:
@@ -66,20 +64,6 @@ def refuse_code(arguments: Iterable[str]) -> None:
         checked = _checked(logging_config.configure_logging)
         setattr(logging_config, "configure_logging", checked)  # noqa: B010
     setattr(hydra_internal, "Callbacks", _NoCallbacks)  # noqa: B010 - it exports nothing by name
-
-
-def without_code(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The overrides that a file may bring, and those that could make a program run code."""
-    kept: list[str] = []
-    refused: list[str] = []
-    for override in overrides:
-        name, _, value = override.lstrip("+~").partition("=")
-        is_table = name == "benchmark.nasbench201" and value.endswith(".csv")
-        is_code = name.startswith(NAMES_OF_CODE) and not is_table
-        # Within braces there could be any of them.
-        hides = "{" in value and not name.startswith(("space.arguments", "network.arguments"))
-        (refused if is_code or hides else kept).append(override)
-    return kept, refused
 
 
 class _NoCallbacks(Callbacks):

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from conf.failures import explain, without_code
+from conf.failures import explain
 from conf.settings import (
     Config,
     Launch,
@@ -23,6 +23,7 @@ from conf.settings import (
 )
 from conf.sweeps import how_to_go_on, is_worker, note_failure, run_of
 from conf.together import fail, fail_lost, is_lost
+from nas.commands import without_code
 from nas.distributed import Ranks
 from nas.errors import UserError
 from nas.files import FolderInUseError, only_run_in

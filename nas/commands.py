@@ -1,7 +1,7 @@
 """What a user types to start a program of this package."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nas.data.settings import DataSettings
@@ -12,6 +12,9 @@ DECIDE_IMAGES = ("data.name", "data.path", "data.image_size", "data.test_fractio
 DOWNLOADS = "data"
 """Where data sets are downloaded to if nothing else is said."""
 
+NAMES_OF_CODE = ("hydra", "-", "space.model", "network.model", "benchmark.nasbench201")
+"""What could be imported or unpickled: a user may type it, a file must not bring it."""
+
 
 def command_for(program: str) -> str:
     """`python retrain.py`; `nas-retrain` where the program that runs was installed.
@@ -21,6 +24,20 @@ def command_for(program: str) -> str:
     """
     is_installed = Path(sys.argv[0]).name.startswith("nas-")
     return f"nas-{program}" if is_installed else f"python {program}.py"
+
+
+def without_code(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The overrides that a file may bring, and those that could make a program run code."""
+    kept: list[str] = []
+    refused: list[str] = []
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        is_table = name == "benchmark.nasbench201" and value.endswith(".csv")
+        is_code = name.startswith(NAMES_OF_CODE) and not is_table
+        # Within braces there could be any of them.
+        hides = "{" in value and not name.startswith(("space.arguments", "network.arguments"))
+        (refused if is_code or hides else kept).append(override)
+    return kept, refused
 
 
 def retraining(genotype: Path, settings: Mapping[str, str], overrides: Sequence[str]) -> list[str]:

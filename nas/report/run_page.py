@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Iterable, Sequence
 
-from nas.commands import retraining
+from nas.commands import retraining, without_code
 from nas.deploy.description import GENOTYPE
 from nas.errors import UserError
 from nas.monitor.drawing import split_choices
@@ -294,13 +294,15 @@ def _commands(run: RunRecord) -> Markup:
     overrides = [o for o in run.overrides if not o.lstrip("+").startswith(skipped)]
     program, folder = f"{run.kind}.py", str(run.folder)
     commands = [("The same again", [program, *overrides])]
+    # What could run code is typed anew: a checkpoint must not bring it.
+    resumed = [program, f"run_dir={folder}", "resume=true", *without_code(overrides)[1]]
     if not run.is_finished:
-        commands.insert(0, ("Go on", [program, f"run_dir={folder}", "resume=true"]))
+        commands.insert(0, ("Go on", resumed))
     elif run.kind == "search":
         genotype = run.folder / GENOTYPE
         trained = retraining(genotype, run.settings, overrides)
         commands.append(("Train what was derived", ["retrain.py", *trained]))
-        again = [program, f"run_dir={folder}", "resume=true", "derive=sampled"]
+        again = [*resumed, "derive=sampled"]
         commands.append(("Derive once more, by another rule", again))
     else:
         model = run.settings.get("network.model", "null")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY_SEARCH
 
-from conf.failures import without_code
+from nas.commands import without_code
 from nas.genotype.resolve import resolve_genotype
 from nas.training.checkpoint import FORMAT_VERSION, last_checkpoint
 

@@ -157,6 +157,16 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     assert f"python search.py run_dir={run} resume=true" in page
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_model_of_ones_own_is_named_where_a_run_goes_on(tmp_path: Path, finished: bool) -> None:
+    overrides = ("space=custom", "space.model=my_net.MyNet", "space.arguments.depth=2")
+    run = write_search(tmp_path / "run", overrides=overrides, finished=finished)
+    assert main([str(run)]) == 0
+    more = " derive=sampled" if finished else ""
+    expected = f"python search.py run_dir={run} resume=true space.model=my_net.MyNet{more}<"
+    assert expected in (run / "report.html").read_text()
+
+
 def test_several_runs_are_compared_by_their_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
