@@ -2,14 +2,10 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from supernet_helpers import (
-    SETTINGS,
     SPACES,
     batch,
     build,
@@ -26,7 +22,6 @@ from nas.optimisation.optimizers import OptimizerSettings, Updater
 from nas.optimisation.unrolled import SecondOrder
 from nas.sampling.samplers import SAMPLERS
 from nas.spaces import SearchSpace, darts, nasbench201
-from nas.spaces.cell import live_edges
 from nas.supernet import Sample, Supernet
 
 # What is not computed
@@ -145,48 +140,6 @@ def test_none_is_never_computed(space: SearchSpace, sampler: str) -> None:
         sample = SAMPLERS.get(sampler).draw(supernet.masked_logits(), 1.0, generator(seed))
         supernet.forward(batch()[0], sample)
     assert calls and all(option != "none" for _, option in calls)
-
-
-# Which edges matter
-
-
-def edges_on_paths(
-    present: list[tuple[int, int]], inputs: set[int], outputs: set[int]
-) -> set[tuple[int, int]]:
-    """All edges of all paths from an input to an output, by walking every path."""
-    found: set[tuple[int, int]] = set()
-
-    def walk(path: list[int]) -> None:
-        if path[-1] in outputs:
-            found.update(pairwise(path))
-        for source, target in present:
-            if source == path[-1]:
-                walk([*path, target])
-
-    for node in inputs:
-        walk([node])
-    return found
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> tuple[list[tuple[int, int]], set[int], set[int]]:
-    num_nodes = draw(st.integers(2, 7))
-    nodes = st.sets(st.integers(0, num_nodes - 1), min_size=1)
-    pairs = [(source, target) for target in range(num_nodes) for source in range(target)]
-    keep = draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
-    present = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-    return present, draw(nodes), draw(nodes)
-
-
-@settings(SETTINGS, max_examples=300)
-@given(graphs())
-def test_live_edges_are_those_on_a_path_from_an_input_to_an_output(
-    graph: tuple[list[tuple[int, int]], set[int], set[int]],
-) -> None:
-    present, inputs, outputs = graph
-    live = live_edges(tuple(present), frozenset(inputs), frozenset(outputs))
-    assert set(live) == edges_on_paths(present, inputs, outputs)
-    assert list(live) == [edge for edge in present if edge in live]
 
 
 class Bare(nn.Module):

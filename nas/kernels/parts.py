@@ -5,14 +5,64 @@ are modules, or choices between modules. `nas.kernels.graphs` runs networks that
 themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor, nn
 
 from nas.choice import NOT_CONNECTED, Choice
 from nas.ops import Zero
+
+
+class Role(IntEnum):
+    """What a module between nodes does under a sample."""
+
+    CUT = 0
+    """Nothing."""
+    SILENT = 1
+    """It is a `none` that wants a gradient of its own: it hangs on its target and reads nothing."""
+    CONNECTS = 2
+    """It runs where there is something to read."""
+    ALWAYS = 3
+    """It runs on a node of zeros, too."""
+
+
+def live_positions(
+    ends: Sequence[tuple[tuple[int, ...], int]],
+    roles: Sequence[Role],
+    inputs: Iterable[int],
+    outputs: Iterable[int],
+) -> list[int]:
+    """Positions of the modules that an output depends on.
+
+    Work on any other cannot change the result: nothing reaches its sources, or nothing that reaches
+    an output reads its target. With a `SILENT` one, what leaves a node of zeros runs, as in the
+    GDAS authors' code.
+
+    Args:
+        ends: (sources, target) of each, each after all that its sources depend on.
+        roles: Of each.
+        inputs: Nodes that hold the inputs.
+        outputs: Nodes that the output is made of.
+    """
+    zeros_are_read = Role.SILENT in roles
+    fed, able = set(inputs), []
+    for position, ((sources, target), role) in enumerate(zip(ends, roles, strict=True)):
+        if role == Role.CUT:
+            continue
+        if zeros_are_read or role == Role.ALWAYS or not fed.isdisjoint(sources):
+            fed.add(target)
+            able.append(position)
+    needed, live = set(outputs), []
+    for position in reversed(able):
+        sources, target = ends[position]
+        if target in needed:
+            live.append(position)
+            if roles[position] != Role.SILENT:
+                needed.update(sources)
+    return live[::-1]
 
 
 @dataclass(frozen=True)
@@ -29,12 +79,16 @@ class Part:
     sources: tuple[int, ...]
     target: int
 
-    def is_none(self, option: int | None) -> bool:
-        """Whether `option` of this choice is the operation `none`."""
-        if option is None or option == NOT_CONNECTED:
-            return False
+    def role(self, option: int | None, *, silent: bool) -> Role:
+        """What it does where `option` of this choice is sampled; None: it is no choice."""
+        if option is None:
+            return Role.ALWAYS
+        if option == NOT_CONNECTED:
+            return Role.CUT
         assert isinstance(self.module, Choice)
-        return isinstance(self.module.candidates[option], Zero)
+        if isinstance(self.module.candidates[option], Zero):
+            return Role.SILENT if silent else Role.CUT
+        return Role.CONNECTS
 
 
 class Parts(list[Part]):
@@ -58,31 +112,16 @@ class Parts(list[Part]):
     def live(self, options: Sequence[int | None], *, silent: bool = False) -> list[int]:
         """Positions of the parts that the output, the target of the last part, depends on.
 
-        The rules are those by which `nas.spaces.cell` runs a network module by module, but for what
-        comes before a cell that is cut: there it is run in vain, and its running statistics move.
+        What comes before a cell that is cut is not among them: a network that runs module by module
+        runs it in vain, and its running statistics move.
 
         Args:
             options: What is sampled of each part that is a choice; None for the others.
-            silent: A `none` wants a gradient of its own (see `nas.choice.silent_gate`): it is a
-                part that reads nothing, and what leaves a node of zeros is run.
+            silent: A `none` wants a gradient of its own (see `nas.choice.silent_gate`).
         """
-        pairs = list(zip(self, options, strict=True))
-        silent = silent and any(part.is_none(option) for part, option in pairs)
-        fed, able = {0}, []
-        for position, (part, option) in enumerate(pairs):
-            if option == NOT_CONNECTED or (part.is_none(option) and not silent):
-                continue
-            if option is None or silent or not fed.isdisjoint(part.sources):
-                fed.add(part.target)
-                able.append(position)
-        needed, live = {self[-1].target}, []
-        for position in reversed(able):
-            part, option = pairs[position]
-            if part.target in needed:
-                live.append(position)
-                if not part.is_none(option):
-                    needed.update(part.sources)
-        return live[::-1]
+        ends = [(part.sources, part.target) for part in self]
+        roles = [p.role(option, silent=silent) for p, option in zip(self, options, strict=True)]
+        return live_positions(ends, roles, (0,), (self[-1].target,))
 
 
 class HasParts:

@@ -4,16 +4,16 @@ A cell is written once for supernet and child network; they differ in the module
 factory puts on the edges.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import compress, groupby
+from itertools import groupby
 
 from torch import Tensor, nn
 
 from nas.choice import Choice, connects, silent_gate
 from nas.edge_normalization import EdgeNormalization
 from nas.genotype import Edge, Genotype
-from nas.kernels.parts import Parts
+from nas.kernels.parts import Parts, Role, live_positions
 from nas.kernels.pending import Pending, total
 from nas.ops import Norm, build_operation
 from nas.partial import PartialChoice
@@ -86,6 +86,7 @@ class CellEdges(nn.ModuleDict):
             if module is not None:
                 self[f"{edge.source}_{edge.target}"] = module
                 self._pairs.append((edge.source, edge.target))
+        self._ends = tuple(((source,), target) for source, target in self._pairs)
         self._inputs, self._outputs = frozenset(inputs), frozenset(outputs)
         searched = any(isinstance(module, Choice) for module in self.values())
         # Without a choice nothing changes, and compiled code need not look.
@@ -94,12 +95,11 @@ class CellEdges(nn.ModuleDict):
     def live(self) -> list[tuple[int, int, nn.Module]]:
         """(source, target, module) of the edges that the output depends on, by target.
 
-        Where a `none` wants a gradient of its own (see `silent_gate`), all edges into nodes that
-        the output depends on, as in the GDAS authors' code: a node that nothing enters then is
-        zeros, and the edges that leave it run.
+        Those of a `none` that wants a gradient of its own (see `silent_gate`) are among them.
         """
-        pairs = self._find_live() if self._fixed is None else self._fixed
-        return [(source, target, self[f"{source}_{target}"]) for source, target in pairs]
+        positions = self._find_live() if self._fixed is None else self._fixed
+        modules = list(self.values())
+        return [(*self._pairs[position], modules[position]) for position in positions]
 
     def sources(self) -> frozenset[int]:
         """The nodes that an edge which runs leaves."""
@@ -136,14 +136,9 @@ class CellEdges(nn.ModuleDict):
             states[target] = total(summands or [zeros()], silent)
         return states
 
-    def _find_live(self) -> tuple[tuple[int, int], ...]:
-        present = tuple(compress(self._pairs, map(connects, self.values())))
-        gates = (silent_gate(module) is not None for module in self.values())
-        silent = frozenset(compress(self._pairs, gates))
-        if silent:
-            pairs = tuple(pair for pair in self._pairs if pair in silent or pair in present)
-            return edges_into_live_nodes(pairs, silent, self._outputs)
-        return live_edges(present, self._inputs, self._outputs)
+    def _find_live(self) -> Sequence[int]:
+        roles = tuple(map(_role, self.values()))
+        return _live_positions(self._ends, roles, self._inputs, self._outputs)
 
     def add_to(self, parts: Parts, nodes: Sequence[int]) -> None:
         """Adds the edges to the parts of a network, between `nodes`, those of this cell."""
@@ -155,53 +150,10 @@ class CellEdges(nn.ModuleDict):
         return [module for module in self.values() if not isinstance(module, nn.Identity)]
 
 
-@lru_cache(maxsize=1 << 16)
-def live_edges(
-    present: tuple[tuple[int, int], ...],
-    inputs: frozenset[int],
-    outputs: frozenset[int],
-) -> tuple[tuple[int, int], ...]:
-    """Returns the `(source, target)` pairs that lie on a path from an input to an output.
-
-    Work on any other edge cannot change the result: its source has no input, or nothing that
-    reaches the output reads its target.
-
-    Args:
-        present: Edges that connect, ordered by target; sources are smaller than targets.
-        inputs: Nodes that hold the inputs of the cell.
-        outputs: Nodes that the output is made of.
-    """
-    fed = set(inputs)
-    forward = []
-    for source, target in present:
-        if source in fed:
-            fed.add(target)
-            forward.append((source, target))
-    needed = set(outputs)
-    live = []
-    for source, target in reversed(forward):
-        if target in needed:
-            needed.add(source)
-            live.append((source, target))
-    return tuple(reversed(live))
+_live_positions = lru_cache(maxsize=1 << 16)(live_positions)
 
 
-@lru_cache(maxsize=1 << 16)
-def edges_into_live_nodes(
-    pairs: tuple[tuple[int, int], ...], silent: Set[tuple[int, int]], outputs: frozenset[int]
-) -> tuple[tuple[int, int], ...]:
-    """Returns the `(source, target)` pairs whose target reaches an output.
-
-    Args:
-        pairs: Edges, ordered by target; sources are smaller than targets.
-        silent: Those that lead nowhere.
-        outputs: Nodes that the output is made of.
-    """
-    needed = set(outputs)
-    live = []
-    for source, target in reversed(pairs):
-        if target in needed:
-            live.append((source, target))
-            if (source, target) not in silent:
-                needed.add(source)
-    return tuple(reversed(live))
+def _role(module: nn.Module) -> Role:
+    if connects(module):
+        return Role.CONNECTS
+    return Role.CUT if silent_gate(module) is None else Role.SILENT

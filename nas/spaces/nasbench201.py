@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype, Key
-from nas.kernels.parts import HasParts, Parts
+from nas.kernels.parts import HasParts, Parts, Role, live_positions
 from nas.kernels.pending import state_of, total
 from nas.ops import OPERATIONS as ALL_OPERATIONS
 from nas.ops import Norm, ReLUConvBN
 from nas.partial import check_partial_channels
-from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, live_edges, supernet_edges
+from nas.spaces.cell import CellEdges, EdgeFactory, child_edges, supernet_edges
 from nas.spaces.space import SPACES, check_operations, other_operations, parse_edges
 
 NAME = "nasbench201"
@@ -199,10 +199,11 @@ class NASBench201:
     def key(self, genotype: Genotype) -> Key:
         """The operations of the edges between input and output that no `none` cuts off."""
         edges = cell_edges(self.nodes)
-        present = tuple((e.source, e.target) for e in edges if genotype.choices[e.name] != "none")
-        live = live_edges(present, frozenset({0}), frozenset({self.nodes - 1}))
-        names = [e.name for e in edges if (e.source, e.target) in live]
-        return tuple((name, genotype.choices[name]) for name in names)
+        operations = [genotype.choices[edge.name] for edge in edges]
+        ends = [((edge.source,), edge.target) for edge in edges]
+        roles = [Role.CUT if name == "none" else Role.CONNECTS for name in operations]
+        live = live_positions(ends, roles, (0,), (self.nodes - 1,))
+        return tuple((edges[position].name, operations[position]) for position in live)
 
     def build_network(self, genotype: Genotype, *, auxiliary: bool = False) -> nn.Module:
         """The plain network of `genotype`, as in the benchmark: every batch norm is affine.

@@ -18,7 +18,6 @@ from nas.kernels.fused import fuse
 from nas.ops import Zero
 from nas.partial import PartialChoice
 from nas.sampling.samplers import SAMPLERS
-from nas.spaces.cell import edges_into_live_nodes
 from nas.supernet import Sample, Supernet
 
 AUTHORS = SAMPLERS.get("gdas_authors")
@@ -132,12 +131,3 @@ def test_none_runs_nothing_and_nodes_that_lead_nowhere_neither() -> None:
     assert ran == {("cell/0->3", "nor_conv_1x1"), ("cell/2->3", "nor_conv_1x1")}
     rows = supernet.split(gradient)
     assert not rows["cell/0->1"].any() and rows["cell/1->3"].any()
-
-
-def test_edges_into_live_nodes() -> None:
-    pairs = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-    outputs = frozenset({3})
-    assert edges_into_live_nodes(pairs, frozenset(), outputs) == pairs
-    cut = frozenset({(1, 2), (1, 3)})
-    assert edges_into_live_nodes(pairs, cut, outputs) == pairs[1:], "node 1 leads nowhere"
-    assert edges_into_live_nodes(pairs, frozenset(pairs), outputs) == pairs[3:]

@@ -1,50 +1,14 @@
-"""What cell spaces share: which edges matter, and what stands on an edge."""
+"""What cell spaces share: what stands on an edge."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from nas.choice import Choice
 from nas.genotype import Edge, Genotype
 from nas.ops import Norm
-from nas.spaces.cell import child_edges, live_edges, supernet_edges
+from nas.spaces.cell import child_edges, supernet_edges
 
 EDGE = Edge("normal", 2, 0)
-
-
-def paths(present: list[tuple[int, int]], node: int) -> list[list[tuple[int, int]]]:
-    """All paths, as lists of edges, that start in `node`; the empty one included."""
-    onward = [
-        (edge, rest) for edge in present if edge[0] == node for rest in paths(present, edge[1])
-    ]
-    return [[], *([edge, *rest] for edge, rest in onward)]
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> tuple[list[tuple[int, int]], set[int], set[int]]:
-    nodes = draw(st.integers(2, 6))
-    pairs = [(source, target) for target in range(1, nodes) for source in range(target)]
-    present = [pair for pair in pairs if draw(st.booleans())]
-    subset = st.sets(st.integers(0, nodes - 1))
-    return present, draw(subset), draw(subset)
-
-
-@given(graphs())
-@settings(deadline=None, derandomize=True, max_examples=150)
-def test_live_edges_are_those_on_a_path_from_input_to_output(
-    graph: tuple[list[tuple[int, int]], set[int], set[int]],
-) -> None:
-    present, inputs, outputs = graph
-    on_a_path = {
-        edge
-        for start in inputs
-        for path in paths(present, start)
-        if path and path[-1][1] in outputs
-        for edge in path
-    }
-    live = live_edges(tuple(present), frozenset(inputs), frozenset(outputs))
-    assert list(live) == [edge for edge in present if edge in on_a_path]
 
 
 def test_supernet_edge_is_a_choice_between_the_operations_in_order() -> None:
