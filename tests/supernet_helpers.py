@@ -1,9 +1,10 @@
-"""Small supernets that the tests share, and the gradients of their decisions."""
+"""Small supernets that the tests share, the gradients of their decisions, and their children."""
 
 import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from nas.choice import Choice
 from nas.spaces import DARTS, GDASFixedReduction, NASBench201, SearchSpace
 from nas.supernet import Sample, Supernet
 
@@ -49,3 +50,20 @@ def logits_gradient(supernet: Supernet, sample: Sample, seed: int = 0) -> Tensor
     assert gradient is not None
     supernet.logits.grad = None
     return gradient
+
+
+def copy_to_child(supernet: nn.Module, child: nn.Module, choices: dict[str, str]) -> None:
+    """Copies the weights of the chosen candidates, found by the names of the modules."""
+    weights = supernet.state_dict()
+    modules = dict(supernet.named_modules())
+    state: dict[str, Tensor] = {}
+    for key in child.state_dict():
+        source = key
+        parts = key.split(".")
+        for end in range(len(parts)):
+            choice = modules.get(".".join(parts[:end]))
+            if isinstance(choice, Choice):
+                index = choice.options.index(choices[choice.name])
+                source = ".".join([*parts[:end], "candidates", str(index), *parts[end:]])
+        state[key] = weights[source]
+    child.load_state_dict(state)

@@ -5,7 +5,7 @@ each read every node before them, and concatenates the intermediate nodes. A der
 two inputs. Cells at 1/3 and 2/3 of the depth are reduction cells with an architecture of their own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -100,9 +100,6 @@ class Cell(nn.Module):
         batch, _, height, width = last.shape
         size = (-(-height // self._stride), -(-width // self._stride))
         return last.new_zeros(batch, self._channels, *size)
-
-
-MakeReduction = Callable[[int, Preprocess], nn.Module]
 
 
 class Network(nn.Module, HasParts):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from supernet_helpers import copy_to_child
+from torch import Tensor
 
-from nas.choice import Choice
 from nas.errors import UserError
 from nas.genotype import Edge, Genotype
 from nas.genotype.published import PUBLISHED
@@ -99,23 +99,6 @@ def random_genotype(variant: DARTS, seed: int) -> Genotype:
             for source in sorted(pick.sample(range(target), 2)):
                 choices[Edge(cell, target, source).name] = pick.choice(variant.operations)
     return Genotype(variant.name, variant.operations, choices)
-
-
-def copy_to_child(supernet: nn.Module, child: nn.Module, choices: dict[str, str]) -> None:
-    """Copies the weights of the chosen candidates, found by the names of the modules."""
-    weights = supernet.state_dict()
-    modules = dict(supernet.named_modules())
-    state: dict[str, Tensor] = {}
-    for key in child.state_dict():
-        source = key
-        parts = key.split(".")
-        for end in range(len(parts)):
-            choice = modules.get(".".join(parts[:end]))
-            if isinstance(choice, Choice):
-                index = choice.options.index(choices[choice.name])
-                source = ".".join([*parts[:end], "candidates", str(index), *parts[end:]])
-        state[key] = weights[source]
-    child.load_state_dict(state)
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])

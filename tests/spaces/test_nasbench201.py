@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from supernet_helpers import copy_to_child
+from torch import nn
 
-from nas.choice import Choice
 from nas.errors import UserError
 from nas.genotype import Genotype
 from nas.genotype.text import parse_nasbench201
@@ -181,23 +181,6 @@ def test_derived_genotype_is_the_argmax_of_every_edge() -> None:
         "cell/0->2": "none",
         "cell/1->2": "nor_conv_1x1",
     }
-
-
-def copy_to_child(supernet: nn.Module, child: nn.Module, choices: dict[str, str]) -> None:
-    """Copies the weights of the chosen candidates, found by the names of the modules."""
-    weights = supernet.state_dict()
-    modules = dict(supernet.named_modules())
-    state: dict[str, Tensor] = {}
-    for key in child.state_dict():
-        source = key
-        parts = key.split(".")
-        for end in range(len(parts)):
-            choice = modules.get(".".join(parts[:end]))
-            if isinstance(choice, Choice):
-                index = choice.options.index(choices[choice.name])
-                source = ".".join([*parts[:end], "candidates", str(index), *parts[end:]])
-        state[key] = weights[source]
-    child.load_state_dict(state)
 
 
 def test_pooling_reductions_leave_all_convolutions_but_the_stem_to_the_cells() -> None:
