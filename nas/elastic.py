@@ -51,12 +51,6 @@ class Conv2d(nn.Conv2d):
         Raises:
             UserError: sizes that do not go together.
         """
-        for name, value in (("stride", stride), ("dilation", dilation), ("padding", padding)):
-            if not (isinstance(value, Integral) or (name == "padding" and value == SAME)):
-                raise UserError(
-                    f"Conv2d: {name} is {value!r}: must be one number"
-                    + (f", or '{SAME}'" if name == "padding" else "")
-                )
         self._in = whole(in_channels, "Conv2d: in_channels")
         self._out = whole(out_channels, "Conv2d: out_channels")
         self._kernel = whole(kernel_size, "Conv2d: kernel_size")
@@ -72,19 +66,7 @@ class Conv2d(nn.Conv2d):
                 f"Conv2d: groups={groups} with open channels: pass the channels as groups "
                 "(a depthwise convolution) or 1"
             )
-        if len(self._kernel.possible) > 1 and (
-            padding != SAME or any(k % 2 == 0 for k in self._kernel.possible)
-        ):
-            raise UserError(
-                f"Conv2d: kernel sizes {self._kernel.possible} give outputs of different sizes: "
-                "they must be odd, with padding='same'"
-            )
-        # An even stride may be meant: patches of 2x2 pixels.
-        if padding == SAME and stride % 2 and dilation * (self._kernel.largest - 1) % 2:
-            raise UserError(
-                f"Conv2d: padding='same' on both sides needs an odd kernel at stride {stride}, got "
-                f"{self._kernel.largest}"
-            )
+        _check_window(self._kernel, stride, padding, dilation)
         super().__init__(
             int(self._in.largest),
             int(self._out.largest),
@@ -309,6 +291,27 @@ class ConvNorm2d(nn.Module):
 
 ELASTIC = (Conv2d, Linear, BatchNorm2d, LayerNorm)
 """Layers that pass on a part of their weights."""
+
+
+def _check_window(kernel: Value, stride: int, padding: int | str, dilation: int) -> None:
+    """Raises a `UserError` unless all are numbers, and outputs as large whatever the kernel."""
+    for name, value in (("stride", stride), ("dilation", dilation), ("padding", padding)):
+        if not (isinstance(value, Integral) or (name == "padding" and value == SAME)):
+            raise UserError(
+                f"Conv2d: {name} is {value!r}: must be one number"
+                + (f", or '{SAME}'" if name == "padding" else "")
+            )
+    if len(kernel.possible) > 1 and (padding != SAME or any(k % 2 == 0 for k in kernel.possible)):
+        raise UserError(
+            f"Conv2d: kernel sizes {kernel.possible} give outputs of different sizes: they must be "
+            "odd, with padding='same'"
+        )
+    # An even stride may be meant: patches of 2x2 pixels.
+    if padding == SAME and stride % 2 and dilation * (kernel.largest - 1) % 2:
+        raise UserError(
+            f"Conv2d: padding='same' on both sides needs an odd kernel at stride {stride}, got "
+            f"{kernel.largest}"
+        )
 
 
 def _decided(out: Tensor, value: Value, dim: int, *others: Value) -> Tensor:
