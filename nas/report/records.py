@@ -23,6 +23,9 @@ from nas.sweep import SUMMARY, Result
 NOT_A_SETTING = ("seed", "run_dir", "resume")
 """What may differ between runs of the same settings."""
 
+COUNTED = ("num_parameters", "multiply_adds")
+"""What the summary of a retraining counts in its network."""
+
 Settings = dict[str, str]
 """Values as YAML writes them, by dotted key."""
 
@@ -142,9 +145,11 @@ class RunRecord:
             return []
         with _reading(path).open(encoding="utf-8", newline="") as file:
             try:
-                return [dict(row) for row in csv.DictReader(file) if None not in row]
+                rows = [dict(row) for row in csv.DictReader(file)]
             except (csv.Error, UnicodeDecodeError) as error:
                 raise UserError(f"{path}: not a table ({error})") from None
+        # Of a line with too many cells a key is None, of one with too few a value.
+        return [row for row in rows if None not in row and None not in row.values()]
 
     @classmethod
     def load(cls, folder: Path) -> "RunRecord":
@@ -161,6 +166,9 @@ class RunRecord:
             )
         result = Result.load(folder / SUMMARY) if (folder / SUMMARY).exists() else None
         facts = _json(folder / SUMMARY)
+        for name in COUNTED:
+            if not isinstance(facts.get(name, 0), int | float):
+                raise UserError(f"{folder / SUMMARY}: '{name}' is no number")
         given = _list(folder / ".hydra" / "overrides.yaml")
         kind = str(facts.get("kind") or _kind(metrics))
         if kind not in ("search", "retrain"):

@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from nas.commands import retraining, without_code
 from nas.deploy.description import GENOTYPE
@@ -121,7 +122,7 @@ def metric_value(name: str, value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
-    if math.isnan(seconds):
+    if not math.isfinite(seconds):
         return "-"
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -228,14 +229,13 @@ def _front(run: RunRecord) -> Markup | None:
     rows = run.rows_of("front.csv")
     if not rows:
         return None
-    cost, accuracy, on_front, architecture, *_ = rows[0]
     try:
-        points = [(float(r[cost]), float(r[accuracy]), r[on_front] == "1") for r in rows]
-    except (ValueError, TypeError):
-        raise UserError(
-            f"{run.folder / 'front.csv'}: not a front of costs and accuracies"
-        ) from None
-    best = [(x, y) for x, y, is_best in points if is_best]
+        cost, accuracy, on_front, architecture, *_ = rows[0]
+        best = [(float(r[cost]), float(r[accuracy])) for r in rows if r[on_front] == "1"]
+    except ValueError:
+        best = []
+    if not best or not all(map(math.isfinite, chain(*best))):
+        raise UserError(f"{run.folder / 'front.csv'}: not a front of costs and accuracies")
     counted = run.cost or cost.replace("_", " ")
     drawing = chart(
         f"validation accuracy, %, against {counted}",

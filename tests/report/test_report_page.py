@@ -214,6 +214,27 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "front", ["a,b\n1,2\n", "a,b,c,d\n1,2,0,x\n", "a,b,c,d\nx,2,1,x\n", "a,b,c,d\n1,nan,1,x\n"]
+)
+def test_a_damaged_front_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], front: str
+) -> None:
+    run = write_search(tmp_path / "run")
+    (run / "front.csv").write_text(front)
+    assert main([str(run)]) == 1
+    message = f"error: {run / 'front.csv'}: not a front of costs and accuracies\n"
+    assert capsys.readouterr().err == message
+
+
+def test_lines_of_tables_that_are_cut_are_left_out(tmp_path: Path) -> None:
+    run = write_search(tmp_path / "run")
+    (run / "candidates.csv").write_text("architecture,standing\nwhole,0.5\ncut")
+    assert main([str(run)]) == 0
+    page, _ = checked(run / "report.html")
+    assert "The best 1 of 1 that were judged" in page
+
+
 def test_mean_and_deviation_are_those_of_papers() -> None:
     assert mean_and_deviation("accuracy/test_top1", [90.0]) == "90.00 %"
     assert mean_and_deviation("accuracy/test_top1", [90.0, 92.0]) == "91.00 ± 1.41 %"

@@ -62,6 +62,14 @@ def test_a_summary_of_another_program_is_refused(tmp_path: Path) -> None:
         RunRecord.load(run)
 
 
+def test_a_summary_whose_counts_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    run = write_search(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text()) | {"num_parameters": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"summary\.json: 'num_parameters' is no number"):
+        RunRecord.load(run)
+
+
 def test_runs_are_found_in_natural_order(tmp_path: Path) -> None:
     for name in ("10", "2", "1"):
         write_search(tmp_path / "sweep" / name)
