@@ -145,8 +145,9 @@ def _accuracy(description: ModelDescription) -> str:
     weights = {
         "moving average": "These are a moving average of the weights over the training.",
     }.get(str(found.get("weights")), "These are the weights after the last epoch.")
+    top1, top5 = _percent(found.get("test_top1")), _percent(found.get("test_top5"))
     return (
-        f"Top-1 {found.get('test_top1'):.2f} %, top-5 {found.get('test_top5'):.2f} % of the "
+        f"Top-1 {top1}, top-5 {top5} of the "
         f"{_count(description.data.get('num_test'))} test images, after the last epoch, in "
         f"{description.recipe.get('precision', 'float32')}; one training, seed "
         f"{description.recipe.get('seed', 'unknown')}. No test image was trained on, and no epoch "
@@ -205,6 +206,10 @@ def _plain(value: object) -> str:
 
 def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+
+
+def _percent(value: object) -> str:
+    return f"{value:.2f} %" if isinstance(value, int | float) else "an unknown share"
 
 
 def _duration(seconds: object) -> str:

@@ -184,3 +184,10 @@ def test_a_card_leaves_out_what_is_not_known() -> None:
     card = model_card(Genotype("vit", (), {"depth": "1"}), bare)
     assert full["data"] and "## Data" not in card and "## Accuracy" not in card
     assert "class 19 and 980 more" in card and "None" not in card
+
+
+@pytest.mark.parametrize("accuracy", [{"test_top1": 91.25}, {"test_top1": None}, {"x": "y"}])
+def test_a_card_of_half_an_accuracy_says_so(accuracy: dict[str, object]) -> None:
+    genotype, sizes = NETWORKS["vit"]
+    card = model_card(genotype, replace(describe(genotype, sizes), accuracy=accuracy))
+    assert "top-5 an unknown share of the 20 test images" in card and "None" not in card
