@@ -105,7 +105,9 @@ def load_search_data(
 
 def _without_a_last_one(count: int, batch_size: int) -> int:
     """A batch size that leaves no batch of one image, whose statistics would be its own values."""
-    return batch_size + (count % batch_size == 1)
+    while count > 1 and count % batch_size == 1:
+        batch_size += 1
+    return batch_size
 
 
 def load_retrain_data(

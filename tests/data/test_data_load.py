@@ -16,6 +16,7 @@ from nas.data import Cycle, DataSettings, Loader, describe_images, load_search_d
 from nas.data import load as load_module
 from nas.data.decode import decode_all
 from nas.data.folder import ImageFiles
+from nas.data.given import GivenImages
 from nas.data.memory import channel_statistics
 from nas.data.sources import SOURCES
 
@@ -115,6 +116,22 @@ def test_no_image_of_a_search_is_evaluated_alone(count: int, sizes: list[int]) -
     """Batch norm by the statistics of the batch has none of one pixel."""
     data = load_search(DataSettings(limit=2 * count), 4)
     assert [len(labels) for _, labels in data.validation_eval.epoch(0)] == sizes
+
+
+def test_no_image_is_evaluated_alone_where_one_more_a_batch_leaves_one_as_well() -> None:
+    count = 256 * 257 + 1
+    images = np.zeros((2 * count, 1, 1), dtype=np.uint8), np.arange(2 * count) % 2
+    data = load_search_data(
+        DataSettings(name="given"),
+        batch_size=4,
+        seed=0,
+        device=torch.device("cpu"),
+        channels_last=False,
+        given=GivenImages.of(images, images),
+    )
+    assert data.info.num_validation == count
+    sizes = [len(labels) for _, labels in data.validation_eval.epoch(0)]
+    assert sum(sizes) == count and sizes[-1] > 1
 
 
 def test_evaluation_of_a_search_mixes_the_classes(settings: DataSettings) -> None:
