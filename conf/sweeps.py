@@ -93,7 +93,7 @@ def with_defaults(arguments: Sequence[str]) -> list[str]:
     """The command line with our defaults for the sweeper that it asks for."""
     if "hydra/sweeper=optuna" not in arguments:
         return list(arguments)
-    given = {argument.partition("=")[0] for argument in arguments}
+    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
     if "hydra/sweeper/sampler=grid" in arguments:  # has no seed, and draws nothing
         given.add("hydra.sweeper.sampler.seed")
     return [*arguments, *(f"{key}={value}" for key, value in OPTUNA.items() if key not in given)]

@@ -43,7 +43,9 @@ class Result:
     @property
     def group(self) -> str:
         """Its overrides without the seed, in an order that is not that of the command line."""
-        settings = [o for o in self.overrides if not o.startswith(_NOT_A_SETTING)]
+        # `++seed=1` sets what `seed=1` does.
+        overrides = [o.lstrip("+") for o in self.overrides]
+        settings = [o for o in overrides if not o.startswith(_NOT_A_SETTING)]
         # By name alone: of one that is given twice the last counts.
         return " ".join(sorted(settings, key=lambda o: o.partition("=")[0])) or "(defaults)"
 

@@ -45,10 +45,11 @@ def test_mean_and_deviation_are_those_of_a_sample(values: list[float]) -> None:
 def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path / f"a{seed}", ["space=darts", f"seed={seed}", "run_dir=x"], 90.0 + seed)
+    write(tmp_path / "a3", ["++space=darts", "++seed=3"], 93.0)
     write(tmp_path / "b", ["seed=0"], 50.0)
     rows = table(load_results([tmp_path])).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| space=darts", "| (defaults)"]
-    assert " 3 | 91.00 | 1.00 | 90.00 | 92.00 " in rows[0]
+    assert " 4 | 91.50 | 1.29 | 90.00 | 93.00 " in rows[0]
     assert " 1 | 50.00 | - | 50.00 | 50.00 " in rows[1]
 
 

@@ -150,7 +150,9 @@ def test_what_is_not_installed_is_one_line(
 def test_defaults_give_way_to_what_the_command_line_says() -> None:
     arguments = ["hydra/sweeper=optuna", "hydra.sweeper.direction=minimize"]
     assert sweeps.with_defaults(["seed=0"]) == ["seed=0"]
-    assert [a for a in sweeps.with_defaults(arguments) if "direction" in a] == arguments[1:]
+    for given in (arguments[1], f"++{arguments[1]}"):
+        found = sweeps.with_defaults([arguments[0], given])
+        assert [a for a in found if "direction" in a] == [given]
     assert not any(
         "seed" in a for a in sweeps.with_defaults([*arguments, "hydra/sweeper/sampler=grid"])
     )
