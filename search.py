@@ -46,6 +46,7 @@ from nas.training.loop import RunFolder
 from nas.training.results import finish_search
 from nas.training.run import (
     choose_device,
+    interruptible,
     seed_everything,
     to_device,
     use_precision,
@@ -92,8 +93,9 @@ def search(config: SearchConfig, launched: Launch) -> float:
     run.run()
     if not launched.ranks.leave():
         return math.nan  # the rest is the work of one process
-    genotype, accuracy = derive(config, run)
-    points = front_within(config.budget, run, genotype)
+    with interruptible("while deriving, the search is saved"):
+        genotype, accuracy = derive(config, run)
+        points = front_within(config.budget, run, genotype)
     finish_search(run, genotype, accuracy, launched.overrides, points)
     return accuracy
 

@@ -40,6 +40,7 @@ from nas.training.finals import Finals
 from nas.training.retrain import Recipe
 from nas.training.run import autocast_for
 from nas.training.search import SearchSchedule
+from nas.training.trainings import TrainingSettings
 
 
 def build_space(
@@ -240,11 +241,13 @@ def finals_of(config: SearchConfig, space: SearchSpace) -> Finals | None:
         steps=rule.final_steps,
         num_in_playoff=rule.playoff,
         playoff_steps=rule.playoff_steps,
-        sizes=sizes,
-        weights=config.weights,
-        seed=config.seed,
-        channels_last=config.channels_last,
-        graphs=config.kernels in ("auto", "graphs"),
+        training=TrainingSettings(
+            sizes=sizes,
+            weights=config.weights,
+            seed=config.seed,
+            channels_last=config.channels_last,
+            graphs=config.kernels in ("auto", "graphs"),
+        ),
     )
 
 

@@ -56,8 +56,8 @@ class LocalSearchConfig(SampledConfig):
     finalists: int = 0  # so many of the best are trained alone, then neighbours of the best
     final_trainings: int = 60  # finalists and neighbours that are trained at most
     final_steps: int = 100  # steps of each of these trainings
-    playoff: int = 0  # so many of the best are trained again, which weighs as much as all before
-    playoff_steps: int = 300  # steps of each training of the play-off
+    playoff: int = 0  # so many of the best are trained on, which weighs as much as all before
+    playoff_steps: int = 300  # steps of these, with those of before
     network: NetworkConfig = field(default_factory=NetworkConfig)  # sizes of the finalists
 
     def __post_init__(self) -> None:

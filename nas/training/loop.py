@@ -305,7 +305,8 @@ class Loop(ABC):
         number = self.ranks.largest(stop.number)  # a signal may reach one rank a step earlier
         if number:
             self.save()
-            raise Interrupted(signal.Signals(number).name, self.step)
+            when = f"after step {self.step}, state saved"
+            raise Interrupted(signal.Signals(number).name, when)
         every = self._checkpoint_every_steps
         # At the last step the epoch's own checkpoint follows, after its metrics are written.
         is_last = self.step_in_epoch == self._loader.num_batches

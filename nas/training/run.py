@@ -32,8 +32,8 @@ class Interrupted(Exception):  # noqa: N818 - an orderly end, not an error
         exit_code: 128 plus the number of the signal, as shells expect.
     """
 
-    def __init__(self, signal_name: str, step: int) -> None:
-        super().__init__(f"stopped by {signal_name} after step {step}, state saved")
+    def __init__(self, signal_name: str, when: str) -> None:
+        super().__init__(f"stopped by {signal_name} {when}")
         self.signal_name = signal_name
         self.exit_code = 128 + int(signal.Signals[signal_name])
 
@@ -145,6 +145,31 @@ class Meter:
         self._loss_sum = loss_sum.to(device) if isinstance(loss_sum, Tensor) else None
         self._num_correct = correct.to(device) if isinstance(correct, Tensor) else None
         self.num_images = int(state["num_images"])  # type: ignore[call-overload]
+
+
+@contextmanager
+def interruptible(when: str) -> Iterator[None]:
+    """SIGINT and SIGTERM end what is done in this context at once: nothing is lost by that.
+
+    Args:
+        when: What the user is told: "while deriving, the search is saved".
+
+    Raises:
+        Interrupted: one of them came.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name, when)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class EpochTime:

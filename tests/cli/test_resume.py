@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from nas.files import only_run_in
 from nas.optimisation.bilevel import Batch
 from nas.training.checkpoint import last_checkpoint
 from nas.training.search import Search
+from nas.training.trainings import RECORD, Trainings
 
 pytestmark = pytest.mark.faults
 
@@ -234,12 +235,49 @@ def test_a_perturbation_that_is_stopped_starts_again(
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGINT, output
-    assert output.strip().splitlines()[-1] == "stopped by SIGINT" and "Traceback" not in output
+    told = "stopped by SIGINT while deriving, the search is saved; go on with: python search.py "
+    assert output.strip().splitlines()[-1].startswith(told) and "Traceback" not in output
     _same(_state(whole), _state(cut))
     assert not (cut / "genotype.json").exists()
     code, output = run_program("search", *settings, f"run_dir={cut}")
     assert code == 0, output
     assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+
+
+@pytest.mark.parametrize("stop_at", [2, slow(1), slow(4)])  # rounds: 2 finalists, 4, 4, a play-off
+def test_finals_go_on_after_the_last_round(
+    run_program: Run,
+    finished_run: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+) -> None:
+    rounds = ("derive.finalists=2", "derive.final_trainings=10", "derive.final_steps=2")
+    rounds += ("derive.playoff=2", "derive.playoff_steps=4", "derive.network.channels=4")
+    judged = ("derive=local_search", "derive.judges=[parameters]", "derive.max_evaluations=5")
+    settings = (*TINY_SEARCH, *judged, *rounds)
+    whole, cut = finished_run("search", *settings), tmp_path / "cut"
+    train, calls = Trainings._train, list[int]()
+
+    def stopping(trainings: Trainings, entrants: Mapping[str, object], steps: int) -> None:
+        calls.append(len(entrants))
+        if len(calls) == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        train(trainings, entrants, steps)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainings, "_train", stopping)
+        code, output = run_program("search", *settings, f"run_dir={cut}")
+        assert code == 128 + signal.SIGTERM and "while deriving" in output
+        assert not (cut / "genotype.json").exists()
+        done, stop_at = sum(calls[:-1]), 0
+        calls.clear()
+        code, output = run_program("search", f"run_dir={cut}", "resume=true")
+    assert code == 0, output
+    num_trainings = len((whole / RECORD).read_text().splitlines()) - 1
+    assert sum(calls) == num_trainings - done, "what was done is not done again"
+    for name in ("genotype.json", "candidates.csv", RECORD):
+        assert (whole / name).read_text() == (cut / name).read_text()
 
 
 def _wait_for_step(run: Path, step: int, process: object, timeout_s: float = 90.0) -> None:

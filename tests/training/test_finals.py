@@ -1,158 +1,36 @@
 """The finals of a derivation, on a tiny search over digits."""
 
+# Fixtures are imported and named again as arguments.
+# ruff: noqa: F401, F811
+
 import math
 import statistics
-import threading
-import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_SEARCH
-from template_process import run_python
-from torch import nn
+from test_trainings import CONVS, SKIPS, TRAINING, folder, search, train
 
-from benchmarks.ranking import correlations, load_search, random_genotypes
+from benchmarks.ranking import correlations, random_genotypes
 from benchmarks.ranking import main as ranking
 from nas.deriving.local_search import Judged, Jury
 from nas.genotype import Genotype
-from nas.genotype.text import genotype_text, parse_nasbench201
-from nas.kernels.graphs import GraphedStep
-from nas.network import build_network
-from nas.optimisation.optimizers import OptimizerSettings
+from nas.genotype.text import genotype_text
 from nas.spaces import NASBench201
-from nas.training.finals import Finals, Trainings, _Entrant, hold
+from nas.training.finals import Finals, hold
 from nas.training.search import Search
+from nas.training.trainings import Trainings
 
+KEY = NASBench201(in_channels=1, num_classes=10).key
 FINALS = Finals(
     num_finalists=2,
     num_trainings=2,
     steps=3,
     num_in_playoff=0,
     playoff_steps=4,
-    sizes={"channels": 4, "cells_per_stage": 1},
-    weights=OptimizerSettings(learning_rate=0.05),
-    seed=5,
-    channels_last=True,
+    training=TRAINING,
 )
-CONVS = parse_nasbench201(
-    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-)
-SKIPS = parse_nasbench201("|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|")
-KEY = NASBench201(in_channels=1, num_classes=10).key
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished search."""
-    run = tmp_path_factory.mktemp("finals") / "run"
-    run_python("search.py", *TINY_SEARCH, "sampler=gdas", f"run_dir={run}")
-    return run
-
-
-@pytest.fixture
-def search(folder: Path) -> Search:
-    return load_search(folder)
-
-
-def train(finals: Finals, search: Search, genotypes: Sequence[Genotype], steps: int) -> list[float]:
-    return Trainings(finals, search).losses(genotypes, steps)
-
-
-def test_the_loss_is_that_of_the_second_half_of_the_steps(search: Search) -> None:
-    torch.manual_seed(FINALS.seed)
-    network = build_network(CONVS, FINALS.sizes, in_channels=1, num_classes=10)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-    losses = []
-    for images, labels in list(search.data.train.epoch(0))[:3]:
-        loss = nn.functional.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    state = torch.get_rng_state()
-    (found,) = train(FINALS, search, [CONVS], 3)
-    assert found == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_networks_that_draw_are_trained_in_order(
-    search: Search, monkeypatch: pytest.MonkeyPatch, rate: float
-) -> None:
-    """Dropout draws from one generator, so that threads would make the losses differ each time."""
-    workers: list[str] = []
-
-    def build(*arguments: Any, **sizes: Any) -> nn.Module:
-        network = nn.Sequential(nn.Dropout(rate), build_network(*arguments, **sizes))
-        network.register_forward_pre_hook(
-            lambda *_: workers.append(threading.current_thread().name)
-        )
-        return network
-
-    monkeypatch.setattr("nas.training.finals.build_network", build)
-    found = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        found.append(train(FINALS, search, [CONVS, SKIPS], 3))
-    assert found[0] == found[1]
-    assert ({"MainThread"} == set(workers)) is (rate > 0)
-
-
-def test_a_network_that_was_trained_as_graphs_leaves_no_memory(search: Search) -> None:
-    entrant = _Entrant(FINALS, search, CONVS)
-    entrant._graphed = GraphedStep(entrant._train, torch.device("cpu"))
-    network = weakref.ref(entrant._network)
-    entrant.step(next(iter(search.data.train.epoch(0))))
-    entrant.rest()
-    assert math.isfinite(entrant.loss(1))
-    del entrant
-    assert network() is None, "waits for the garbage collector, and its graph with it"
-
-
-def test_a_training_may_take_more_than_an_epoch(search: Search) -> None:
-    epoch = search.data.train.num_batches
-    steps: list[int] = []
-    (longer,) = Trainings(FINALS, search, steps.append).losses([CONVS], 4 * epoch)
-    assert len(steps) == 4 * epoch
-    assert longer < train(FINALS, search, [CONVS], epoch)[0]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int) -> None:
-    before = torch.get_num_threads()
-    steps: list[int] = []
-    torch.set_num_threads(threads)
-    try:
-        together = Trainings(FINALS, search, steps.append).losses([CONVS, SKIPS, CONVS], 3)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    alone = [*train(FINALS, search, [CONVS], 3), *train(FINALS, search, [SKIPS], 3)]
-    assert together == pytest.approx([*alone, alone[0]], rel=1e-4)
-    assert together[0] == together[2] and steps == [2, 2, 2]
-
-
-def test_who_is_asked_for_again_goes_on_as_if_never_stopped(search: Search) -> None:
-    steps: list[int] = []
-    trainings = Trainings(FINALS, search, steps.append)
-    first = trainings.losses([CONVS], 3)
-    both = trainings.losses([CONVS, SKIPS], 7)
-    assert first == train(FINALS, search, [CONVS], 3)
-    assert both == train(FINALS, search, [CONVS, SKIPS], 7)
-    assert steps == [1] * 3 + [1] * 3 + [2] * 4
-    assert trainings.losses([SKIPS], 4) == train(FINALS, search, [SKIPS], 4), "has more already"
-    assert len(steps) == 10
-
-
-@pytest.mark.parametrize("clip_norm", [0.0, 5.0])
-def test_a_network_that_diverges_is_the_worst(search: Search, clip_norm: float) -> None:
-    wild = replace(FINALS, weights=OptimizerSettings(learning_rate=1e30, clip_norm=clip_norm))
-    assert train(wild, search, [CONVS], 8) == [math.inf]
 
 
 def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
@@ -164,7 +42,7 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
     found = {genotype_text(j.genotype): j for j in hold(finals, search, ranked, jury, lambda _: ())}
     assert set(found) == set(values)  # two finalists, no neighbours
     skips, convs = (found[genotype_text(g)] for g in (SKIPS, CONVS))
-    losses = train(finals, search, [SKIPS, CONVS], 8)
+    losses = train(TRAINING, search, [SKIPS, CONVS], 8)
     assert skips.values == (3.0, 5.0, pytest.approx(-losses[0]))
     assert convs.values == (2.0, 4.0, pytest.approx(-losses[1]))
     # Two standard scores are 1 and -1: the jury's mean is 1 for SKIPS.
@@ -175,7 +53,7 @@ def test_training_weighs_as_much_as_the_jury(search: Search) -> None:
 def test_trainings_alone_decide_where_nobody_else_judges(search: Search) -> None:
     ranked = [Judged(SKIPS, (), 0.0), Judged(CONVS, (), 0.0)]
     found = hold(replace(FINALS, steps=8), search, ranked, Jury([], KEY), lambda _: ())
-    losses = train(replace(FINALS, steps=8), search, [SKIPS, CONVS], 8)
+    losses = train(TRAINING, search, [SKIPS, CONVS], 8)
     assert [judged.standing for judged in found] == [1.0, -1.0]
     assert found[0].values == (pytest.approx(-min(losses)),)
 
@@ -208,7 +86,7 @@ def test_a_playoff_is_added_to_the_standing(search: Search) -> None:
     found = hold(finals, search, ranked, jury, lambda _: (), steps.append, lines.append)
     before = hold(replace(finals, num_in_playoff=0), search, ranked, jury, lambda _: ())
     assert found[2] == before[2], "who is not in the play-off stays behind"
-    losses = train(finals, search, [j.genotype for j in before[:2]], 4)
+    losses = train(TRAINING, search, [j.genotype for j in before[:2]], 4)
     spread = statistics.pstdev(j.values[-1] for j in before)
     for judged, loss in zip(before[:2], losses, strict=True):
         (same,) = (j for j in found[:2] if j.genotype == judged.genotype)

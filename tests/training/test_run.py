@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
@@ -20,6 +21,7 @@ from nas.training.run import (
     StopRequest,
     autocast_for,
     choose_device,
+    interruptible,
     seed_everything,
     to_device,
     use_precision,
@@ -100,9 +102,27 @@ def test_second_interrupt_from_the_keyboard_ends_the_program() -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_interrupted_run_has_the_exit_code_that_shells_expect(name: str, code: int) -> None:
-    error = Interrupted(name, 7)
+    error = Interrupted(name, "after step 7, state saved")
     assert error.exit_code == code
     assert str(error) == f"stopped by {name} after step 7, state saved"
+
+
+def test_work_that_loses_nothing_ends_at_once(number: signal.Signals, heard: list[int]) -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    told = f"^stopped by {number.name} while thinking$"
+    with pytest.raises(Interrupted, match=told), interruptible("while thinking"):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert [signal.getsignal(n) for n in SIGNALS] == before and not heard
+
+
+def test_work_in_another_thread_is_done_all_the_same() -> None:
+    def work() -> int:
+        with interruptible("while thinking"):
+            return 42
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == 42
 
 
 def batch(loss: float, correct: int, images: int) -> BatchResult:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_finals import CONVS, SKIPS, folder, search  # noqa: F401
+from test_trainings import CONVS, SKIPS, folder, search  # noqa: F401
 from torch import nn
 
 from nas.training.search import Search
