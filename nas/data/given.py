@@ -115,6 +115,8 @@ def _numbers(given: Any, name: str) -> Tensor:
         raise UserError(f"{name}: pixels of the type {array.dtype}; must be numbers")
     if array.dtype.kind == "u" and array.itemsize > 1:
         array = array.astype(np.int64)
+    if array.dtype.kind == "f" and array.itemsize > 8:
+        array = array.astype(np.float64)
     # In the byte order of this machine, and not mirrored by a negative stride.
     return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 

@@ -39,6 +39,7 @@ def test_every_layout_becomes_channels_first(pixels: Any, shape: tuple[int, ...]
         lambda x: x.astype(">i4"),
         lambda x: x[:, ::-1].copy()[:, ::-1],
         lambda x: torch.tensor(x / 255.0, requires_grad=True),
+        lambda x: x.astype(np.longdouble) / 255,
         lambda x: torch.tensor(x / 255.0).bfloat16(),
     ],
 )
