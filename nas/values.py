@@ -152,9 +152,16 @@ def whole(size: Size, what: str) -> Value:
         raise UserError(f"{what} is {size!r}: must be one number, or follow from a ValueChoice")
     value = size._value() if isinstance(size, _Arithmetic) else Value((), lambda: size)
     for possible in value.possible:
-        if possible != int(possible) or possible < 1:
+        if not is_whole(possible) or round(possible) < 1:
             raise UserError(f"{what} can be {possible:g}: must be a whole number of at least 1")
-    return value
+    if all(possible == int(possible) for possible in value.possible):
+        return value
+    return Value(value.sources, lambda *numbers: round(value._function(*numbers)))
+
+
+def is_whole(value: Number) -> bool:
+    """Whether `value` is a whole number, but for rounding: 0.7 * 90 is 62.99999999999999."""
+    return abs(value - round(value)) <= 1e-9 * abs(value)
 
 
 def number(value: Value) -> int:

@@ -87,3 +87,13 @@ def test_sizes_must_be_whole() -> None:
         whole(ratio * 3 * 3, "hidden")
     with pytest.raises(UserError, match="hidden can be 0"):
         whole(0, "hidden")
+
+
+def test_a_product_that_is_whole_but_for_rounding_is_whole() -> None:
+    ratio = ValueChoice([0.7, 1.1], "ratio")
+    hidden = whole(ratio * 90, "hidden")
+    assert 0.7 * 90 < 63 and hidden.possible == [63, 99] and hidden.largest == 99
+    assert number(hidden) == 63
+    ratio.mix((torch.tensor(0.25), torch.tensor(0.75)))
+    weights = hidden.weights()
+    assert weights is not None and {v: float(w) for v, w in weights.items()} == {63: 0.25, 99: 0.75}

@@ -17,7 +17,7 @@ from nas.choice import Repeat
 from nas.errors import UserError
 from nas.spaces.model import ModelSpace
 from nas.spaces.space import SPACES
-from nas.values import Value, ValueChoice
+from nas.values import Value, ValueChoice, is_whole
 
 
 class Attention(nn.Module):
@@ -126,7 +126,7 @@ class ViT(ModelSpace):
         """Raises a `UserError` for ratios that do not give whole numbers."""
         for ratio in self.mlp_ratios:
             for embedding in self.embeddings:
-                if ratio * embedding != int(ratio * embedding):
+                if not is_whole(ratio * embedding):
                     raise UserError(
                         f"space.mlp_ratios: {ratio:g} times an embedding of {embedding} is not a "
                         "whole number"

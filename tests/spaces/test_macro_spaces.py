@@ -185,6 +185,7 @@ def test_sizes_that_do_not_fit() -> None:
         replace(MOBILE, layers=(1, 1, 1))
     with pytest.raises(UserError, match=r"kernels is \[3, 4\]: must be odd"):
         replace(MOBILE, kernels=(3, 4))
+    ViT(in_channels=1, num_classes=2, embeddings=(90,), mlp_ratios=(0.7,))  # 62.99999999999999
     with pytest.raises(UserError, match=r"0\.3 times an embedding of 16 is not a whole number"):
         replace(VIT, mlp_ratios=(0.3,))
 
