@@ -7,7 +7,9 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException
 
 from conf import outline
-from nas.errors import did_you_mean
+from conf.help import PAGES
+from conf.other_names import OPTIONS, SETTINGS
+from nas.errors import as_question, did_you_mean, nearest
 from nas.nested import flat
 
 _NOT_CONVERTED = re.compile(r"Value ('.*') of type '.*' could not be converted to (\w+)")
@@ -31,7 +33,8 @@ def describe(error: Exception, program: str, overrides: Sequence[str] = ()) -> s
         options = outline.options(group, program) if known else list(error.options or [])
         if options:
             listed = ", ".join(sorted(options))
-            near = did_you_mean(option, options)
+            near = as_question(OPTIONS.get(group, {}).get(option.lower()))
+            near = near or did_you_mean(option, options)
             return f"unknown {group} '{option}': allowed are {listed}{near}"
     cause: BaseException = error
     seen = {id(cause)}  # OmegaConf raises errors that are caused by each other
@@ -42,6 +45,9 @@ def describe(error: Exception, program: str, overrides: Sequence[str] = ()) -> s
     lines = str(cause).splitlines() or [type(cause).__name__]
     reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     if key and "not in" in reason:
+        # Of a section that there is not OmegaConf names no more than the section.
+        within = (o.partition("=")[0] for o in overrides if o.startswith(f"{key}."))
+        key = next(within, key)
         return f"unknown setting '{key}'{_where_it_is(key, program, overrides)}"
     converted = _NOT_CONVERTED.match(reason)
     if key and converted and converted[2] in _KINDS:
@@ -69,16 +75,37 @@ def _of_another_program(program: str, overrides: Sequence[str]) -> str:
 
 
 def _where_it_is(key: str, program: str, overrides: Sequence[str]) -> str:
-    """The options that have a setting of this name, or else the nearest name."""
+    """The options or programs that have a setting of this name, and which may have been meant."""
     group, _, rest = key.partition(".")
     groups = outline.groups(program)
-    if rest and group in groups:
-        options = outline.options(group)
-        having = [option for option in options if outline.field(f"{group}/{option}", rest)]
-        if having:
-            return f": it is one of {', '.join(f'{group}={option}' for option in having)}"
     chosen = [override for override in overrides if override.partition("=")[0] in groups]
-    return f"{did_you_mean(key, known_keys(program, chosen))} (--list settings has all)"
+    known = known_keys(program, chosen)
+    meant = as_question("' or '".join(_called_so(key, known)) or None)
+    options = outline.options(group) if rest and group in groups else []
+    having = [f"{group}={option}" for option in options if outline.field(f"{group}/{option}", rest)]
+    having = having or [f"{other}.py" for other in PAGES if key in known_keys(other)]
+    if having:
+        return f": it is one of {', '.join(having)}{meant}"
+    section = key.rpartition(".")[0]
+    beside = [name for name in known if section and name.startswith(f"{section}.")]
+    if not beside:
+        return f"{meant or did_you_mean(key, known)} (--list settings has all)"
+    names = {name.removeprefix(f"{section}."): name for name in beside}
+    near = nearest(key.removeprefix(f"{section}."), names)
+    if not meant and near is None:
+        return f": {section} has {', '.join(names)}"
+    return f"{meant or as_question(near and names[near])} (--list settings has all)"
+
+
+def _called_so(key: str, known: Sequence[str]) -> list[str]:
+    """The known settings that are called like `key` elsewhere, or have its name in a section.
+
+    Of a section that is known only those in it.
+    """
+    section, _, name = key.lower().rpartition(".")
+    found = [other for other in SETTINGS.get(name, ()) if other in known]
+    found = found or [other for other in known if other.rpartition(".")[2] == name]
+    return [other for other in found if section not in known or other.startswith(f"{section}.")][:3]
 
 
 def known_keys(program: str, chosen: Sequence[str] = ()) -> list[str]:

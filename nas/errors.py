@@ -32,9 +32,14 @@ def listing_allowed(kind: str, name: str, allowed: Iterable[str], key: str | Non
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest of the known names, as a question; empty where none is near."""
+    return as_question(nearest(name, known))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The nearest of the known names; None where none is near."""
     by_lower = {known_name.lower(): known_name for known_name in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return as_question(by_lower[close[0]] if close else None)
+    return by_lower[close[0]] if close else None
 
 
 def as_question(nearest: str | None) -> str:

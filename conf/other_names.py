@@ -1,0 +1,63 @@
+"""What settings and options are called in papers and other programs, where no spelling is near."""
+
+SETTINGS = {
+    "lr": ("weights.learning_rate", "logits.learning_rate"),
+    "learning_rate_min": ("weights.final_learning_rate",),
+    "lr_min": ("weights.final_learning_rate",),
+    "min_lr": ("weights.final_learning_rate",),
+    "grad_clip": ("weights.clip_norm", "logits.clip_norm"),
+    "wd": ("weights.weight_decay", "logits.weight_decay"),
+    "arch_learning_rate": ("logits.learning_rate",),
+    "arch_lr": ("logits.learning_rate",),
+    "alpha_lr": ("logits.learning_rate",),
+    "arch_weight_decay": ("logits.weight_decay",),
+    "optimizer": ("weights.name", "logits.name"),
+    "scheduler": ("weights.schedule",),
+    "tau": ("sampler.temperature_start", "sampler.temperature_end"),
+    "tau_max": ("sampler.temperature_start",),
+    "tau_min": ("sampler.temperature_end",),
+    "layers": ("space.cells", "space.cells_per_stage", "network.cells"),
+    "num_layers": ("space.cells", "space.cells_per_stage", "network.cells"),
+    "num_cells": ("space.cells", "space.cells_per_stage", "network.cells"),
+    "init_channels": ("space.channels", "network.channels"),
+    "arch": ("genotype",),
+    "auxiliary": ("auxiliary_weight",),
+    "drop_path_prob": ("drop_path",),
+    "cutout_length": ("data.cutout",),
+    "train_portion": ("data.validation_fraction",),
+    "dataset": ("data",),
+    "data_path": ("data.path",),
+    "root": ("data.path",),
+    "workers": ("data.num_workers",),
+    "gpu": ("device",),
+    "unrolled": ("bilevel",),
+    "search_space": ("space",),
+    "save": ("run_dir",),
+    "save_dir": ("run_dir",),
+    "output_dir": ("run_dir",),
+    "log_dir": ("run_dir",),
+    "max_epochs": ("epochs",),
+}
+"""The dotted keys of each name; those count that the program has with the options at hand."""
+
+OPTIONS = {
+    "budget": {
+        "flops": "multiply_adds",
+        "macs": "multiply_adds",
+        "madds": "multiply_adds",
+        "memory": "activation_memory",
+        "size": "parameters",
+    },
+    "sampler": {
+        "darts": "softmax",
+        "snas": "gumbel_softmax",
+        "drnas": "dirichlet",
+        "reinforce": "score_function",
+        "spos": "uniform",
+        "random": "uniform",
+    },
+    "space": {"vision_transformer": "vit", "proxylessnas": "mobilenet", "fbnet": "mobilenet"},
+    "derive": {"darts_pt": "perturbation", "evolution": "local_search", "random": "sampled"},
+    "bilevel": {"unrolled": "second_order", "one_level": "single_level"},
+}
+"""By group, the option of each name."""
