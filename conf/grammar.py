@@ -9,7 +9,10 @@ from hydra.errors import HydraException
 
 from conf import outline
 from conf.together import MULTIRUN
-from nas.errors import UserError, did_you_mean
+from nas.errors import UserError, as_question, nearest
+
+_SETTINGS = frozenset(outline.GROUPS) | {"epochs", "seed", "device", "run_dir", "resume"}
+"""What other programs take as options."""
 
 
 class UsageError(UserError):
@@ -68,7 +71,11 @@ def _unknown_option(argument: str, known: Sequence[str]) -> str:
     name, equals, value = argument.lstrip("-").partition("=")
     if equals:
         return f"unknown option {argument}: settings have no dashes, write {name}={value}"
-    near = did_you_mean(argument, [*known, "--list"])
+    if name in _SETTINGS:
+        return f"unknown option {argument}: settings have no dashes, write {name}=VALUE"
+    names = {option.lstrip("-"): option for option in (*known, "--list")}
+    close = nearest(name, names)  # two dashes alone would make many options near
+    near = as_question(close and names[close])
     return f"unknown option {argument}{near or f': settings are written {name}=VALUE'} (--help)"
 
 
@@ -78,6 +85,8 @@ def _check_override(argument: str, is_sweep: bool) -> None:
         raise UserError(
             f"'{argument}' is no setting: settings are written KEY=VALUE, without spaces"
         )
+    if argument == "run_dir=":  # of a variable of the shell that is not set, most often
+        raise UserError("run_dir is empty: give a folder, or leave run_dir out for a new one")
     if argument[0] in "+~" and key.lstrip("+~") in outline.GROUPS:
         name = key.lstrip("+~")
         raise UserError(f"{argument}: a group is neither added nor left out, write {name}=OPTION")

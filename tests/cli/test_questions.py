@@ -179,7 +179,9 @@ def test_completion_can_be_installed_and_removed(shell: str) -> None:
     ("arguments", "words"),
     [
         (("--epochs=5",), "unknown option --epochs=5: settings have no dashes, write epochs=5"),
-        (("--epochs", "5"), "settings are written epochs=VALUE"),
+        (("--epochs", "5"), "settings have no dashes, write epochs=VALUE"),
+        (("--resume",), "settings have no dashes, write resume=VALUE"),
+        (("--learning_rate", "1"), "settings are written learning_rate=VALUE"),
         (("-m", "--multirunn"), "did you mean '--multirun'?"),
         (("--lst",), "did you mean '--list'?"),
     ],

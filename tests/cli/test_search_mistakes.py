@@ -45,6 +45,7 @@ Run = Callable[..., tuple[int, str]]
         ),
         (("budget=FLOPs",), r"unknown budget 'FLOPs': .*did you mean 'multiply_adds'\?"),
         (("sampler=darts",), r"unknown sampler 'darts': .*did you mean 'softmax'\?"),
+        (("run_dir=",), r"run_dir is empty: give a folder, or leave run_dir out"),
         (("space.operations=none",), r"space.operations: must be a list, .*=\[a,b\]'"),
         (("space.operations=[none,",), r"brackets do not match in \[none,: quote"),
         (("seed=0,1",), r"seed: 0,1 are several values: .* for a run of each add -m"),
