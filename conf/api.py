@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from conf.arguments import for_hydra, newest_or_new
+from conf.arguments import for_hydra, newest_or_new, resumes
 from conf.messages import describe
 from conf.outline import CONF_DIR, ROOT
 from conf.schema import RetrainConfig, SearchConfig, register_schemas
@@ -168,7 +168,7 @@ def _run_dir(program: str, overrides: Sequence[str]) -> Path:
     if given:
         return Path(str(OverridesParser.create().parse_override(given[-1]).value()))
     moment = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(newest_or_new(f"runs/{program}", moment, "resume=true" in overrides))
+    return Path(newest_or_new(f"runs/{program}", moment, resumes(overrides)))
 
 
 def _given(

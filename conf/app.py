@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.arguments import for_hydra, newest_or_new, with_saved
+from conf.arguments import for_hydra, newest_or_new, resumes, with_saved
 from conf.at_once import take_interrupts
 from conf.failures import WANTS_TRACEBACK, explain, refuse_code
 from conf.grammar import UsageError, checked_arguments
@@ -64,8 +64,7 @@ def _command_line(program: str, ranks: Ranks) -> tuple[str, list[str]]:
     count = os.environ["LOCAL_WORLD_SIZE"]
     command = f"torchrun --nproc-per-node {count} {command.removeprefix('python ')}"
     moment = time.strftime("%Y-%m-%d_%H-%M-%S")
-    resumes = any(argument.lower() == "resume=true" for argument in arguments)
-    folder = Path(newest_or_new(f"runs/{program}", moment, resumes))
+    folder = Path(newest_or_new(f"runs/{program}", moment, resumes(arguments)))
     return command, arguments_of_all(arguments, folder, ranks)
 
 

@@ -1,10 +1,13 @@
 """The command line before Hydra sees it: quoting, and what a run that goes on was started with."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from conf.together import MULTIRUN, fail
 from nas.commands import without_code
 from nas.training.checkpoint import last_checkpoint, saved_overrides
+
+_ON = ("true", "yes", "on", "y", "1")
 
 
 def for_hydra(argument: str) -> str:
@@ -28,7 +31,7 @@ def with_saved(arguments: list[str], program: str) -> list[str]:
     Overrides that are given anew are left out.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
-    if given.get("resume", "").lower() != "true" or MULTIRUN & given.keys():
+    if not resumes(arguments) or MULTIRUN & given.keys():
         return []
     run_dir = given.get("run_dir") or newest(Path("runs", program))
     path = last_checkpoint(Path(run_dir)) if run_dir else None
@@ -44,6 +47,12 @@ def with_saved(arguments: list[str], program: str) -> list[str]:
             "the command line if you trust it"
         )
     return kept
+
+
+def resumes(arguments: Iterable[str]) -> bool:
+    """Whether the newest run, or that of the `run_dir`, is to go on."""
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    return given.get("resume", "").lower() in _ON
 
 
 def newest(parent: Path) -> Path | None:

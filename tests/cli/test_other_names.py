@@ -3,6 +3,7 @@
 import pytest
 
 from conf import outline
+from conf.arguments import resumes
 from conf.help import PAGES
 from conf.messages import known_keys
 from conf.other_names import OPTIONS, SETTINGS
@@ -20,3 +21,8 @@ def test_each_leads_to_a_setting_of_some_program() -> None:
 def test_each_leads_to_an_option(group: str) -> None:
     assert set(OPTIONS[group].values()) <= set(outline.options(group))
     assert not OPTIONS[group].keys() & set(outline.options(group))
+
+
+def test_resuming_is_asked_for_by_any_word_for_true() -> None:
+    assert all(resumes(["epochs=3", f"resume={word}"]) for word in ("true", "True", "yes", "1"))
+    assert not any(resumes([argument]) for argument in ("resume=false", "resume=no", "epochs=1"))
