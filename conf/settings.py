@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from conf import outline
 from conf.defaults import default_settings
 from nas.data.given import GivenImages
 from nas.distributed import ALONE, Ranks
@@ -82,7 +83,9 @@ def checked(schema: type[Config], config: DictConfig) -> Config:
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
+        meaning = outline.meanings(schema.__name__).get(missing[0])
+        what = f", {meaning}" if meaning else ""
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...{what}")
     for key, value in flat(OmegaConf.to_container(config, resolve=True)).items():  # type: ignore[arg-type]
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value}: must be a finite number")

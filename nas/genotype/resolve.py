@@ -30,6 +30,11 @@ def resolve_genotype(text: str) -> Genotype:
     path = Path(text)
     try:
         if path.is_dir():
+            if not (path / GENOTYPE).exists() and (path / "checkpoints").is_dir():
+                raise UserError(
+                    f"genotype: {path} has no {GENOTYPE} yet: the run there has not ended, go on "
+                    f"with run_dir={path} resume=true"
+                )
             path = path / GENOTYPE
         exists = path.exists()
     except OSError as error:  # a text that is too long for a path, a folder that is closed to us

@@ -132,7 +132,7 @@ _NO_EDGE = "genotype=|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|ski
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((), r"genotype has no value: give genotype=\.\.\."),
+        ((), r"genotype has no value: give genotype=\.\.\., genotype.json, run folder, t"),
         (("genotype=darts_v3",), r"unknown published cell 'darts_v3'.*did you mean 'darts_v2'\?"),
         (("genotype=runs/none/genotype.json",), r"no such file: runs/none/genotype.json"),
         (("genotype=|nor_conv_3x3~0|+|none~1|",), r"position 18: .*"),

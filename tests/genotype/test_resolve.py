@@ -55,6 +55,11 @@ def test_run_folder_without_a_genotype_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "genotype.json") in refusal(str(tmp_path))
 
 
+def test_run_that_has_not_ended_is_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert f"has not ended, go on with run_dir={tmp_path} resume=true" in refusal(str(tmp_path))
+
+
 def test_damaged_file_is_named(run_dir: Path) -> None:
     (run_dir / "genotype.json").write_text("{", encoding="utf-8")
     assert str(run_dir / "genotype.json") in refusal(str(run_dir))
