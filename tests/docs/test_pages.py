@@ -85,7 +85,6 @@ PAGES = {
     ),
     "tutorial": Followed(
         {"search.py": SHORT, "retrain.py": PLAIN},
-        {"digit.png": (8, 8)},
         without=("python3 -m venv", "source", "pip", "tensorboard"),
     ),
 }
