@@ -54,7 +54,7 @@ class Custom(ModelSpace):
         if self.model is None:
             raise UserError(
                 "this architecture is of a model of your own: name its class or function, as in "
-                "the search (retrain: network.model=my_package.MyNet)"
+                "the search (retrain: network.model=my_package.MyNet; nas.retrain: model=MyNet)"
             )
         factory = import_factory(self.model) if isinstance(self.model, str) else self.model
         given = dict(self.arguments)

@@ -114,11 +114,11 @@ def _lines(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, str | No
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"benchmark.nasbench201: cannot read {path}: {error}") from None
     columns = list(rows[0]) if rows else []
-    for needed in (ARCHITECTURE, column):
+    for needed, remedy in ((ARCHITECTURE, ""), (column, "; set benchmark.column")):
         if needed not in columns:
             raise UserError(
                 f"benchmark.nasbench201: {path} has no column '{needed}'; "
-                f"it has {', '.join(map(str, columns)) or 'no lines'}"
+                f"it has {', '.join(map(str, columns)) or 'no lines'}{remedy if columns else ''}"
             )
     for line, row in enumerate(rows, start=2):
         yield f"{path}, line {line}", row

@@ -53,7 +53,7 @@ def test_ranks_and_regrets(values: list[int]) -> None:
 @pytest.mark.parametrize(
     ("lines", "head", "expected"),
     [
-        ([f"{TEXTS[0]},91"], "architecture,accuracy", "no column 'cifar10_test'"),
+        ([f"{TEXTS[0]},91"], "architecture,accuracy", "accuracy; set benchmark.column"),
         ([], "architecture,cifar10_test", "no lines"),
         ([f"{TEXTS[0]},101"], "architecture,cifar10_test", "line 2: cifar10_test is not"),
         ([f"{TEXTS[0]},nan"], "architecture,cifar10_test", "line 2: cifar10_test is not"),
