@@ -130,11 +130,14 @@ def failures(folders: Sequence[Path]) -> list[str]:
 
 
 def genotypes(results: Sequence[Result]) -> str:
-    """One line a run: folder, metrics, genotype."""
+    """One line a run: folder, what it was given and others were not, metrics, genotype."""
+    shared = set.intersection(*(set(result.overrides) for result in results)) if results else set()
     lines = []
     for result in results:
         metrics = ", ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
-        lines.append(f"{result.folder}: {metrics}: {result.genotype}")
+        own = [o for o in result.overrides if o not in shared and not o.startswith("run_dir=")]
+        named = f"{result.folder} ({' '.join(own)})" if own else str(result.folder)
+        lines.append(f"{named}: {metrics}: {result.genotype}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import UserError
-from nas.sweep import Result, load_results, main, table
+from nas.sweep import Result, genotypes, load_results, main, table
 
 METRIC = "accuracy/test_top1"
 
@@ -72,6 +72,14 @@ def test_the_time_of_a_run_is_that_of_the_runs_with_the_metric() -> None:
     search = Result(Path("a"), ("",), {"accuracy/genotype_validation": 80.0}, "", 1000.0)
     times = [row.split(" | ")[-1] for row in table([search, result("", 90.0)]).splitlines()[2:]]
     assert times == ["1000 |", "2 |"]
+
+
+def test_a_line_has_what_other_runs_were_not_given(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path / f"{seed}", ["space=darts", f"seed={seed}", f"run_dir={seed}"], 90.0)
+    lines = genotypes(load_results([tmp_path])).splitlines()
+    assert lines[1] == f"{tmp_path / '1'} (seed=1): {METRIC} 90.00: |skip_connect~0|"
+    assert genotypes(load_results([tmp_path / "1"])).startswith(f"{tmp_path / '1'}: ")
 
 
 def test_a_bar_in_an_override_does_not_end_a_cell() -> None:
