@@ -52,7 +52,7 @@ from nas.training.run import (
     use_precision,
     use_threads,
 )
-from nas.training.scoring import best_of_samples, by_local_search, start_warm
+from nas.training.scoring import TRAINING, best_of_samples, by_local_search, start_warm
 from nas.training.search import Search
 
 NUM_PROBED = 2
@@ -96,7 +96,9 @@ def search(config: SearchConfig, launched: Launch) -> float:
     with interruptible("while deriving, the search is saved"):
         genotype, accuracy = derive(config, run)
         points = front_within(config.budget, run, genotype)
-    finish_search(run, genotype, accuracy, launched.overrides, points)
+    finish_search(
+        run, genotype, accuracy, launched.overrides, points, judges=judges_of(config.derive)
+    )
     return accuracy
 
 
@@ -188,6 +190,13 @@ def derive(config: SearchConfig, run: Search) -> tuple[Genotype, float]:
     genotype = derive_argmax(run.within, run.supernet.probabilities())
     known = run.validation_accuracy
     return genotype, run.evaluate(genotype) if math.isnan(known) else known
+
+
+def judges_of(rule: Any) -> list[str]:
+    """Who picks the genotype in a local search."""
+    if rule.name != "local_search":
+        return []
+    return [*rule.judges, *([TRAINING] if rule.finalists else [])]
 
 
 def front_within(budget: Any, run: Search, genotype: Genotype) -> list[FrontPoint]:

@@ -213,7 +213,7 @@ def _run(
             model=_factory(model),
         )
         stack.enter_context(only_run_in(folder))
-        stack.enter_context(_placed(genotype, folder))
+        stack.enter_context(_placed(genotype, folder, program))
         stack.enter_context(_torch_left_alone())
         stack.enter_context(_log(folder / f"{program}.log"))
         stack.enter_context(redirect_stdout(NOWHERE))  # advice for the command line; the log has it
@@ -223,7 +223,7 @@ def _run(
             with saved_settings(folder, program, config, overrides, choices):
                 getattr(_program(program), program)(typed, launched)
         except UserError:
-            remove_if_unused(folder)
+            remove_if_unused(folder, program)
             raise
         except Interrupted as stopped:
             if stopped.signal_name != "SIGINT":
@@ -234,7 +234,7 @@ def _run(
 
 
 @contextmanager
-def _placed(genotype: Genotype | None, folder: Path) -> Iterator[None]:
+def _placed(genotype: Genotype | None, folder: Path, program: str) -> Iterator[None]:
     """Writes `genotype.json`; it goes again where the run ends by a mistake and has saved nothing.
 
     Raises:
@@ -254,7 +254,7 @@ def _placed(genotype: Genotype | None, folder: Path) -> Iterator[None]:
     except UserError:
         if is_new and not last_checkpoint(folder).exists():
             path.unlink(missing_ok=True)
-            remove_if_unused(folder)
+            remove_if_unused(folder, program)
         raise
 
 

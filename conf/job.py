@@ -101,7 +101,7 @@ class Job(Generic[Config]):
         """A folder in use is left alone: it is another run's."""
         if self.ranks.is_first and not isinstance(error, FolderInUseError):
             logging.getLogger(FILE_LOGGER).error("%s", error)
-            remove_if_unused(folder)
+            remove_if_unused(folder, self.program)
         if sweep:  # the other runs come first
             raise note_failure(sweep, f"{self._named(folder)}: {error}") from None
         fail(str(error))

@@ -146,8 +146,11 @@ def saved_settings(
         raise
 
 
-def remove_if_unused(run_dir: Path) -> None:
-    """Removes the folder of a run that failed before it wrote anything but its settings."""
-    entries = list(run_dir.iterdir()) if run_dir.is_dir() else []
-    if all(entry.name in (".hydra", LOCK) or entry.suffix == ".log" for entry in entries):
+def remove_if_unused(run_dir: Path, program: str) -> None:
+    """Removes the folder of a run of `program` that failed before it wrote anything but settings.
+
+    What anybody else has put there stays, and the folder with it.
+    """
+    own = {".hydra", LOCK, f"{program}.log"}
+    if run_dir.is_dir() and {entry.name for entry in run_dir.iterdir()} <= own:
         shutil.rmtree(run_dir, ignore_errors=True)

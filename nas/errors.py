@@ -45,3 +45,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def as_question(nearest: str | None) -> str:
     """What may have been meant, to be put at the end of an error; empty for None."""
     return f"; did you mean '{nearest}'?" if nearest else ""
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, without the path, which an `OSError` puts into its text."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.errors import UserError
+from nas.errors import UserError, reason
 
 FORMAT_VERSION = 1
 
@@ -160,7 +160,7 @@ class Genotype:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the genotype file {path}: {error}") from None
+            raise UserError(f"cannot read the genotype file {path}: {reason(error)}") from None
         return cls.from_json(text, source=str(path))
 
 

@@ -85,6 +85,10 @@ class Progress:
         """Takes note of so many more steps; draws if it is time to."""
         self.update(self._step + num_steps)
 
+    def end_here(self) -> None:
+        """Takes note that nothing follows, though more might have: what is done was all."""
+        self._total = self._step
+
     def line(self, text: str) -> None:
         """Writes a line that stays (the summary of an epoch), and redraws the bar below it."""
         self._screen.line(text)

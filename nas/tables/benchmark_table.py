@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.errors import UserError
+from nas.errors import UserError, reason
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text, nasbench201_text, parse_nasbench201
 from nas.tables.nats_bench import is_nats_bench, nats_bench_rows
@@ -112,7 +112,7 @@ def _lines(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, str | No
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"benchmark.nasbench201: cannot read {path}: {error}") from None
+        raise UserError(f"benchmark.nasbench201: cannot read {path}: {reason(error)}") from None
     columns = list(rows[0]) if rows else []
     for needed, remedy in ((ARCHITECTURE, ""), (column, "; set benchmark.column")):
         if needed not in columns:

@@ -67,7 +67,7 @@ def front_csv(points: Sequence[FrontPoint], best: Sequence[FrontPoint], budget: 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([budget.name, "validation_accuracy", "on_front", "architecture"])
     for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
-        row = [f"{point.cost:.6g}", f"{point.accuracy:.3f}", int(point in best)]
+        row = [f"{point.cost:.10g}", f"{point.accuracy:.3f}", int(point in best)]
         writer.writerow([*row, genotype_text(point.genotype)])
     return text.getvalue()
 

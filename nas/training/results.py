@@ -31,6 +31,7 @@ from nas.training.description import describe_network
 from nas.training.loop import FILE_LOGGER
 from nas.training.retrain import Retrain
 from nas.training.run import device_name
+from nas.training.scoring import CANDIDATES
 from nas.training.search import Search
 from nas.training.tracking import result_text
 
@@ -48,6 +49,7 @@ def finish_search(
     accuracy: float,
     overrides: Sequence[str],
     front: Sequence[FrontPoint] = (),
+    judges: Sequence[str] = (),
 ) -> None:
     """Writes `genotype.json`, `summary.json` and pictures; prints a summary.
 
@@ -57,6 +59,7 @@ def finish_search(
         accuracy: Its accuracy in percent on the validation half, under the supernet's weights.
         overrides: Of the command line.
         front: Of accuracy and cost, where there is a budget.
+        judges: Who has picked the genotype, where others than its logits or its accuracy have.
     """
     folder, text, table = run.folder.path, genotype_text(genotype), run.table
     replace_text(folder / GENOTYPE, genotype.to_json())
@@ -91,6 +94,7 @@ def finish_search(
         *(("stopped", reason) for reason in stopped.values()),
         ("genotype", short_text(genotype)),
         ("validation accuracy", f"{accuracy:.2f} % (under the supernet's weights)"),
+        *([("judges", f"{', '.join(judges)} (what each said: {CANDIDATES})")] if judges else []),
         *([("benchmark", table.describe(genotype))] if table else []),
         *_budget_rows(run, genotype, accuracy, front),
         ("time", f"{run.seconds:.0f} s"),

@@ -141,9 +141,11 @@ def by_local_search(
         ranked = local_search(
             start, neighbours, ask, space.key, beam=beam, max_evaluations=max_evaluations
         )
+        progress.end_here()
     if finals is not None:
         with Progress(finals.max_steps) as progress:
             ranked = hold(finals, run, ranked, jury, neighbours, progress.advance, progress.line)
+            progress.end_here()
     columns = [*judges, *([] if finals is None else [TRAINING, PLAYOFF])]
     replace_text(run.folder.path / CANDIDATES, candidates_csv(ranked, columns))
     genotype = with_confidence(space, ranked[0].genotype, probabilities)

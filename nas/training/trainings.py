@@ -5,18 +5,16 @@ import io
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas.data import Cycle
+from nas.data import Cycle, Loader
 from nas.files import replace_text
 from nas.genotype import Genotype
 from nas.genotype.text import genotype_text
@@ -104,22 +102,57 @@ class Trainings:
 
     def _train(self, entrants: Mapping[str, "_Entrant"], steps: int) -> None:
         start = min(entrant.num_steps for entrant in entrants.values())
-        batches = islice(Cycle(self._run.data.train, start), max(steps - start, 0))
-        one_by_one: Callable[..., Iterable[None]] = map
-        with _side_by_side(self._run.supernet.device) as at_once:
-            for_each = one_by_one
-            for number, batch in enumerate(batches, start):
-                due = {name: e for name, e in entrants.items() if e.num_steps == number}
-                before = torch.get_rng_state()
-                for _ in for_each(lambda entrant, batch=batch: entrant.step(batch), due.values()):
-                    pass
-                # Draws (dropout) come from one generator: in which order must not depend on
-                # threads.
-                if number == start and torch.equal(before, torch.get_rng_state()):
-                    for_each = at_once
-                self._count(due, number + 1)
+        batches = _Batches(self._run.data.train, start)
+        before = torch.get_rng_state()
+        self._one_by_one(entrants, batches, range(start, min(start + 1, steps)))
+        # Draws (dropout) come from one generator: in which order must not depend on threads.
+        draws = not torch.equal(before, torch.get_rng_state())
+        if draws or self._run.supernet.device.type != "cpu":
+            self._one_by_one(entrants, batches, range(start + 1, steps))
+        else:
+            self._side_by_side(entrants, batches, steps)
         for entrant in entrants.values():
             entrant.rest()
+
+    def _one_by_one(
+        self, entrants: Mapping[str, "_Entrant"], batches: "_Batches", numbers: range
+    ) -> None:
+        for number in numbers:
+            due = [name for name, entrant in entrants.items() if entrant.num_steps == number]
+            for name in due:
+                entrants[name].step(batches[number])
+            self._count(due, number + 1)
+            batches.drop_below(number + 1)
+
+    def _side_by_side(
+        self, entrants: Mapping[str, "_Entrant"], batches: "_Batches", steps: int
+    ) -> None:
+        """Trains on all cores, each step of a network on one of them.
+
+        Two small networks on a core each take little more than half the time that they take one
+        after the other on two: their operations are too small to be shared. Whose turn is longest
+        ago comes next, so no core waits for the end of a round.
+        """
+        num_threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,))
+
+        def submitted(name: str) -> Future[None]:
+            return pool.submit(entrants[name].step, batches[entrants[name].num_steps])
+
+        try:
+            running = {submitted(name): name for name, e in entrants.items() if e.num_steps < steps}
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    future.result()
+                    done = entrants[name].num_steps
+                    if done < steps:
+                        running[submitted(name)] = name
+                    self._count([name], done)
+                batches.drop_below(min(entrant.num_steps for entrant in entrants.values()))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(num_threads)
 
     def _count(self, names: Iterable[str], steps: int) -> None:
         """Tells of the steps of these networks up to `steps` that were not told of before."""
@@ -190,22 +223,22 @@ class _Entrant:
         return math.inf if self._has_diverged else mean_of_second_half(self._losses[:steps])
 
 
-@contextmanager
-def _side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[None]]]:
-    """A `map` that runs on all cores, each call on one of them.
+class _Batches:
+    """The batches of a loader by number, as long as somebody may ask for them."""
 
-    Two small networks on a core each take little more than half the time that they take one after
-    the other on two: their operations are too small to be shared.
-    """
-    if device.type != "cpu":
-        yield map
-        return
-    num_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(num_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield pool.map
-        finally:
-            torch.set_num_threads(num_threads)
+    def __init__(self, loader: Loader, start: int) -> None:
+        self._left = Cycle(loader, start)
+        self._kept: dict[int, Batch] = {}
+
+    def __getitem__(self, number: int) -> Batch:
+        while self._left.step <= number:
+            following = self._left.step
+            self._kept[following] = next(self._left)
+        return self._kept[number]
+
+    def drop_below(self, number: int) -> None:
+        for old in [kept for kept in self._kept if kept < number]:
+            del self._kept[old]
 
 
 class _Record:

@@ -191,3 +191,13 @@ def test_a_diverging_search_stops_with_one_line(run_program: Run, tmp_path: Path
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and re.search(r"is (nan|inf)", errors[0])
     assert "Traceback" not in output
+
+
+def test_a_refused_run_removes_its_own_files_alone(run_program: Run, tmp_path: Path) -> None:
+    run, settings = tmp_path / "run", ("data=image_folder", f"data.path={tmp_path}/nowhere")
+    code, _ = run_program("search", *settings, f"run_dir={run}")
+    assert code == 1 and not run.exists()
+    run.mkdir()
+    (run / "notes.log").write_text("of the user's")
+    code, _ = run_program("search", *settings, f"run_dir={run}")
+    assert code == 1 and (run / "notes.log").read_text() == "of the user's"

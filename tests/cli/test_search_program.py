@@ -133,6 +133,11 @@ def test_a_local_search_leaves_its_candidates(run_program: Run, tmp_path: Path) 
     judged = (*judged, "derive.final_trainings=3", "derive.playoff=2", "derive.playoff_steps=4")
     code, output = run_program("search", *TINY_SEARCH, *judged, f"run_dir={run}")
     assert code == 0, output
+    assert (
+        "judges               parameters, naswot, training (what each said: candidates.csv)"
+        in output
+    )
+    assert [line.split("%")[0] for line in output.splitlines() if "genotype/s" in line][-1] == "100"
     with (run / "candidates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = ["architecture", "standing", "parameters", "naswot", "training", "playoff"]

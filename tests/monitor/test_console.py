@@ -45,6 +45,17 @@ def test_terminal_shows_one_line_that_updates_itself() -> None:
     )
 
 
+def test_what_ends_before_its_limit_ends_at_all_of_it() -> None:
+    """A local search that finds no better neighbour is done, not cut off."""
+    clock, terminal = Clock(), Terminal()
+    with Progress(500, stream=terminal, clock=clock, unit="genotype") as progress:
+        clock.now += 10
+        progress.advance(154)
+        progress.end_here()
+    last = terminal.screen()[0]
+    assert last.startswith("100%") and "154/154" in last and "ETA" not in last
+
+
 def test_line_stays_above_the_bar() -> None:
     clock, terminal = Clock(), Terminal()
     with Progress(4, stream=terminal, clock=clock) as progress:

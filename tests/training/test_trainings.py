@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from nas.genotype import Genotype
 from nas.genotype.text import genotype_text, parse_nasbench201
 from nas.kernels.graphs import GraphedStep
 from nas.network import build_network
+from nas.optimisation.bilevel import Batch
 from nas.optimisation.optimizers import OptimizerSettings
 from nas.training.search import Search
 from nas.training.trainings import RECORD, Trainings, TrainingSettings, _Entrant
@@ -131,19 +133,44 @@ def test_networks_side_by_side_are_trained_as_alone(search: Search, threads: int
         torch.set_num_threads(before)
     alone = [*train(TRAINING, search, [CONVS], 3), *train(TRAINING, search, [SKIPS], 3)]
     assert together == pytest.approx([*alone, alone[0]], rel=1e-4)
-    assert together[0] == together[2] and steps == [2, 2, 2]
+    assert together[0] == together[2] and sum(steps) == 2 * 3
+
+
+def test_no_network_waits_for_a_slow_one(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three networks on two cores, one of them slow: the others share what time it leaves."""
+    monkeypatch.setattr("nas.training.trainings.num_cores", lambda: 2)
+    step, order = _Entrant.step, list[_Entrant]()
+
+    def slow_step(entrant: _Entrant, batch: Batch) -> None:
+        step(entrant, batch)
+        order.append(entrant)
+        if entrant is order[0]:
+            time.sleep(0.05)
+
+    monkeypatch.setattr(_Entrant, "step", slow_step)
+    others = [SKIPS, replace(SKIPS, choices={**SKIPS.choices, "cell/0->3": "skip_connect"})]
+    found = Trainings(TRAINING, search).losses([CONVS, *others], 8)
+    monkeypatch.undo()
+    assert found == train(TRAINING, search, [CONVS, *others], 8)
+    spread = []
+    for number in range(3, len(order)):
+        counts = [order[:number].count(entrant) for entrant in set(order)]
+        spread.append(max(counts) - min(counts))
+    assert len(order) == 3 * 8 and max(spread) > 1, "fast ones go ahead"
+    assert order[-1] is order[0], "only the slow one is left at the end"
 
 
 def test_who_is_asked_for_again_goes_on_as_if_never_stopped(search: Search) -> None:
     steps: list[int] = []
     trainings = Trainings(TRAINING, search, steps.append)
     first = trainings.losses([CONVS], 3)
+    assert sum(steps) == 3
     both = trainings.losses([CONVS, SKIPS], 7)
     assert first == train(TRAINING, search, [CONVS], 3)
     assert both == train(TRAINING, search, [CONVS, SKIPS], 7)
-    assert steps == [1] * 3 + [1] * 3 + [2] * 4
+    assert sum(steps) == 2 * 7
     assert trainings.losses([SKIPS], 4) == train(TRAINING, search, [SKIPS], 4), "has more already"
-    assert len(steps) == 10
+    assert sum(steps) == 2 * 7
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
