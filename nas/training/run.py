@@ -24,7 +24,7 @@ from nas.optimisation.bilevel import BatchResult
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
-class Interrupted(Exception):  # noqa: N818 - an orderly end, not an error
+class Interrupted(BaseException):  # as KeyboardInterrupt is: no error to be caught as others
     """A run that was asked to stop and has saved its state.
 
     Attributes:
