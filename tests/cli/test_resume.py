@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.faults
 
 Run = Callable[..., tuple[int, str]]
 Finished = Callable[..., Path]
+InTwo = Callable[[Sequence[str], int], dict[str, object]]
 
 _PROGRAMS = {
     "search": (*TINY_SEARCH, "epochs=3"),
@@ -100,6 +101,35 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
     assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
 
 
+@pytest.fixture
+def search_in_two(
+    run_program: Run, finished_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> InTwo:
+    """A search that is stopped in a step and gone on with ends as one that was not: its state."""
+    train_step = Search._train_step
+
+    def run(settings: Sequence[str], stop_at: int) -> dict[str, object]:
+        def stopping(search: Search, batch: Batch) -> int:
+            if search.step + 1 == stop_at:
+                signal.raise_signal(signal.SIGTERM)
+            return train_step(search, batch)
+
+        whole, cut = finished_run("search", *settings), tmp_path / "cut"
+        with monkeypatch.context() as patched:
+            patched.setattr(Search, "_train_step", stopping)
+            code, output = run_program("search", *settings, f"run_dir={cut}")
+        assert code == 128 + signal.SIGTERM and f"after step {stop_at}," in output
+        code, output = run_program("search", f"run_dir={cut}", "resume=true")
+        assert code == 0, output
+        final = _state(whole)
+        _same(final, _state(cut))
+        assert _metrics(whole) == _metrics(cut)
+        assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
+        return final
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("sampler", "stop_at"),  # 4 steps an epoch, pruned after each
     [
@@ -108,91 +138,27 @@ def test_a_run_killed_at_any_step_goes_on_to_the_bit(
     ],
 )
 def test_a_pruned_search_goes_on_to_the_bit(
-    run_program: Run,
-    finished_run: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    sampler: str,
-    stop_at: int,
+    search_in_two: InTwo, sampler: str, stop_at: int
 ) -> None:
     pruning = ("epochs=3", "pruning.epochs=[1,2]", "pruning.keep=[3,1]")
-    settings = (*TINY_SEARCH, f"sampler={sampler}", *pruning)
-    whole, cut = finished_run("search", *settings), tmp_path / "cut"
-    train_step = Search._train_step
-
-    def stopping(search: Search, batch: Batch) -> int:
-        if search.step + 1 == stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(search, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Search, "_train_step", stopping)
-        code, output = run_program("search", *settings, f"run_dir={cut}")
-    assert code == 128 + signal.SIGTERM and f"after step {stop_at}," in output
-    code, output = run_program("search", f"run_dir={cut}", "resume=true")
-    assert code == 0, output
-    final = _state(whole)
+    final = search_in_two((*TINY_SEARCH, f"sampler={sampler}", *pruning), stop_at)
     assert isinstance(final["masked"], torch.Tensor) and final["masked"].sum() == 6 * 4
-    _same(final, _state(cut))
-    assert _metrics(whole) == _metrics(cut)
 
 
 @pytest.mark.parametrize("groups", [slow(1), 4])
-def test_the_running_mean_goes_on_to_the_bit(
-    run_program: Run,
-    finished_run: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    groups: int,
-) -> None:
-    settings = (*TINY_SEARCH, "bilevel.baseline=running_mean", f"bilevel.groups={groups}")
-    whole, cut = finished_run("search", *settings), tmp_path / "cut"
-    train_step = Search._train_step
-
-    def stopping(search: Search, batch: Batch) -> int:
-        if search.step + 1 == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(search, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Search, "_train_step", stopping)
-        assert run_program("search", *settings, f"run_dir={cut}")[0] == 128 + signal.SIGTERM
-    code, output = run_program("search", f"run_dir={cut}", "resume=true")
-    assert code == 0, output
-    final = _state(whole)
+def test_the_running_mean_goes_on_to_the_bit(search_in_two: InTwo, groups: int) -> None:
+    baseline = ("bilevel.baseline=running_mean", f"bilevel.groups={groups}")
+    final = search_in_two((*TINY_SEARCH, *baseline), 3)
     assert isinstance(final["baseline"], dict) and final["baseline"]["sums"].any()
-    _same(final, _state(cut))
 
 
 @pytest.mark.parametrize("stop_at", [2, slow(4)])  # 4 steps an epoch
-def test_the_weights_of_inputs_go_on_to_the_bit(
-    run_program: Run,
-    finished_run: Finished,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stop_at: int,
-) -> None:
+def test_the_weights_of_inputs_go_on_to_the_bit(search_in_two: InTwo, stop_at: int) -> None:
     settings = ("epochs=2", "batch_size=32", "data.limit=256", "sampler=gumbel_softmax")
     space = ("space=darts", "space.channels=4", "space.cells=3", "space.nodes=2")
-    settings += (*space, "space.partial_channels=2", "space.edge_normalization=true")
-    whole, cut = finished_run("search", *settings), tmp_path / "cut"
-    train_step = Search._train_step
-
-    def stopping(search: Search, batch: Batch) -> int:
-        if search.step + 1 == stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(search, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Search, "_train_step", stopping)
-        assert run_program("search", *settings, f"run_dir={cut}")[0] == 128 + signal.SIGTERM
-    code, output = run_program("search", f"run_dir={cut}", "resume=true")
-    assert code == 0, output
-    final = _state(whole)
+    weighed = ("space.partial_channels=2", "space.edge_normalization=true")
+    final = search_in_two((*settings, *space, *weighed), stop_at)
     assert isinstance(final["logits"], torch.Tensor) and len(final["logits"]) == 10 + 4
-    _same(final, _state(cut))
-    assert _metrics(whole) == _metrics(cut)
-    assert (whole / "genotype.json").read_text() == (cut / "genotype.json").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
