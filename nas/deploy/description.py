@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.preprocessing import Preprocessing
-from nas.errors import UserError
+from nas.errors import UserError, reason
 
 FORMAT_VERSION = 1
 DESCRIPTION = "model.json"
@@ -93,7 +93,7 @@ class ModelDescription:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+            raise UserError(f"cannot read {path}: {reason(error)}") from None
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not valid JSON ({error})") from None
         if not isinstance(content, dict) or "format_version" not in content:

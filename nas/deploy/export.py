@@ -13,7 +13,7 @@ from nas.deploy.card import PICTURE, model_card
 from nas.deploy.description import DESCRIPTION, GENOTYPE, WEIGHTS, ModelDescription
 from nas.deploy.load import ModelOrName, TrainedModel
 from nas.deploy.weights import write_weights
-from nas.errors import UserError
+from nas.errors import UserError, reason
 from nas.files import replace_text
 from nas.monitor.drawing import save_genotype_picture
 
@@ -62,7 +62,7 @@ class Export:
             description = self._write_to(building, trained, network)
             _put_in_place(building, output)
         except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {output}: {reason(error)}") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return description

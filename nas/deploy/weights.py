@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nas.errors import UserError
+from nas.errors import UserError, reason
 from nas.files import replacing
 
 
@@ -36,6 +36,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {reason(error)}") from None
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None

@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from nas.cost.costs import UNITS
 from nas.deploy.description import DESCRIPTION, GENOTYPE, ModelDescription
-from nas.errors import UserError
+from nas.errors import UserError, reason
 from nas.genotype import Genotype
 from nas.monitor.history import History
 from nas.monitor.run_log import METRICS_FILE
@@ -257,7 +257,7 @@ def _reading(path: Path) -> Path:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

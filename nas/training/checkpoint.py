@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nas.errors import UserError
+from nas.errors import UserError, reason
 from nas.files import replacing, temporary_of
 from nas.nested import flat
 
@@ -83,7 +83,7 @@ def put_back(path: Path) -> None:
     try:
         _duplicate(path.with_name(PREVIOUS), path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
 def _duplicate(source: Path, target: Path) -> None:
@@ -141,8 +141,8 @@ def load_checkpoint(path: Path, kind: str) -> State:
                 raise zipfile.BadZipFile("bad checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (PermissionError, MemoryError) as error:  # not the fault of the file
-        reason = getattr(error, "strerror", None) or "not enough memory"
-        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
+        why = getattr(error, "strerror", None) or "not enough memory"
+        raise UserError(f"cannot read the checkpoint {path}: {why}") from None
     except Exception as error:  # torch raises many kinds for damaged and for malicious files
         _log.debug("cannot load %s", path, exc_info=True)
         raise DamagedCheckpointError(path, type(error).__name__) from None

@@ -102,13 +102,13 @@ class Trainings:
 
     def _train(self, entrants: Mapping[str, "_Entrant"], steps: int) -> None:
         start = min(entrant.num_steps for entrant in entrants.values())
-        batches = _Batches(self._run.data.train, start)
+        numbers, batches = range(start, steps), _Batches(self._run.data.train, start)
         before = torch.get_rng_state()
-        self._one_by_one(entrants, batches, range(start, min(start + 1, steps)))
+        self._one_by_one(entrants, batches, numbers[:1])
         # Draws (dropout) come from one generator: in which order must not depend on threads.
         draws = not torch.equal(before, torch.get_rng_state())
         if draws or self._run.supernet.device.type != "cpu":
-            self._one_by_one(entrants, batches, range(start + 1, steps))
+            self._one_by_one(entrants, batches, numbers[1:])
         else:
             self._side_by_side(entrants, batches, steps)
         for entrant in entrants.values():
